@@ -1,0 +1,194 @@
+"""Images of any kind as plain RGB, and the cut-out of them that a model sees."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms import InterpolationMode
+
+EXTREME = 8  # beyond this ratio of sides only the centre is resized, to bound the memory
+
+
+def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
+    """Return any image as 8-bit RGB, upright.
+
+    The first frame of an animation is used; transparent pixels are laid on white; 16 bits are
+    scaled to 8; the orientation that a camera stored (EXIF) is applied.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image, numpy.ndarray, str or pathlib.Path
+        A picture, a path to one, or an array of shape (H, W), (H, W, 3) or (H, W, 4), as uint8,
+        uint16, or floats in [0, 1].
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode "RGB".
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is empty or broken, or an array has another shape, type or range.
+    TypeError
+        If the image is none of the kinds above.
+
+    Examples
+    --------
+    >>> open_image(np.zeros((2, 3))).size
+    (3, 2)
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(image, "the image")
+    if not isinstance(image, str | Path):
+        raise TypeError(
+            f"an image of type {type(image).__name__} was given; expected a PIL image, "
+            "a numpy array, or the path of an image file"
+        )
+    path = Path(image).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no image file at {str(path)!r}; check the path")
+    if path.stat().st_size == 0:
+        raise ValueError(f"the image file {str(path)!r} is empty")
+    try:
+        with Image.open(path) as opened:
+            return _to_rgb(opened, f"the image file {str(path)!r}")
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"the file {str(path)!r} is no image that Pillow can read, or it is broken"
+        ) from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image file {str(path)!r} cannot be read: {error}") from None
+
+
+def _to_rgb(image: Image.Image, what: str) -> Image.Image:
+    if 0 in image.size:
+        raise ValueError(f"{what} has no pixels: its size is {image.size}")
+    if getattr(image, "is_animated", False):
+        warnings.warn(f"{what} is animated; its first frame is used", stacklevel=4)
+        image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        return _from_array(np.asarray(image))
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow itself would clip instead of scale
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{what} has values outside the 16-bit range 0 to 65535")
+        return _from_array(values.astype(np.uint16))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"{what} has the mode {image.mode}: {error}; convert it to RGB") from None
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = array.shape
+    if array.ndim == 3 and shape[2] == 1:
+        array = array[:, :, 0]  # (H, W, 1) -> (H, W)
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ValueError(
+            f"an image array of shape {shape} was given; expected (H, W), (H, W, 3) or (H, W, 4), "
+            "with at least one pixel and the colours last"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        # written so that NaN fails too
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise ValueError(
+                f"a float image array must lie in [0, 1]; given values from {array.min():.4g} to "
+                f"{array.max():.4g}; divide by 255, or remove NaN, first"
+            )
+        array = np.rint(array * 255.0).astype(np.uint8)
+    elif array.dtype == np.uint16:
+        array = np.rint(array / 257.0).astype(np.uint8)  # 65535 / 257 = 255
+    elif array.dtype != np.uint8:
+        raise ValueError(
+            f"an image array of type {array.dtype} was given; expected uint8, uint16, "
+            "or floats in [0, 1]"
+        )
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "the image array")
+
+
+def frame(image: Image.Image, steps: Sequence, *, crops: bool) -> Image.Image:
+    """Resize and crop an image as a model's own preprocessing does.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        In mode "RGB".
+    steps : sequence of callables
+        The geometric steps of the preprocessing, in order.
+    crops : bool
+        Whether they keep the centre only. If so, images far longer than wide (or the reverse) are
+        cropped first, because resizing them whole would need far too much memory.
+
+    Returns
+    -------
+    PIL.Image.Image
+        The picture that the model sees.
+    """
+    short, long = sorted(image.size)
+    if crops and long > 2 * short:
+        warnings.warn(
+            f"the image is {image.width}x{image.height} pixels, and the model sees only the "
+            f"central {short / long:.0%} of it; crop or pad it to a square to choose what is seen",
+            stacklevel=4,
+        )
+    return _apply(image, steps, crops)
+
+
+def coverage(
+    mask: np.ndarray, steps: Sequence, *, size: tuple[int, int], crops: bool
+) -> np.ndarray:
+    """Send a mask over the original image through the geometry of the preprocessing.
+
+    Parameters
+    ----------
+    mask : array of bool, shape (H, W)
+        On the original, upright image.
+    steps, crops
+        As in `frame`.
+    size : tuple of int
+        Width and height of the original image.
+
+    Returns
+    -------
+    numpy.ndarray of float32, shape (h, w)
+        The part of each pixel of the model's picture that the mask covers, in [0, 1].
+    """
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_ or mask.shape != (size[1], size[0]):
+        raise ValueError(
+            f"a region mask of shape {mask.shape} and type {mask.dtype} was given; expected "
+            f"booleans of shape {(size[1], size[0])}, the height and width of the image"
+        )
+    boxes = []
+    for step in steps:
+        step = copy.copy(step)
+        if hasattr(step, "interpolation"):
+            step.interpolation = InterpolationMode.BOX  # the mean over the area, without ringing
+        boxes.append(step)
+    return np.asarray(_apply(Image.fromarray(mask.astype(np.float32)), boxes, crops))
+
+
+def _apply(image: Image.Image, steps: Sequence, crops: bool) -> Image.Image:
+    width, height = image.size
+    reach = EXTREME * min(width, height)
+    if crops and max(width, height) > reach:
+        left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
+        image = image.crop((left, top, min(width, left + reach), min(height, top + reach)))
+    for step in steps:
+        image = step(image)
+    return image

@@ -1,0 +1,223 @@
+"""Who plays: groups of image patches, and groups of caption tokens."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+REST = "rest"  # the player that owns every patch outside the given regions
+
+
+@dataclass(frozen=True, eq=False)
+class Players:
+    """The players of one side, and the units (patches or tokens) that each of them owns.
+
+    Parameters
+    ----------
+    kind : str
+        What a player is: "patches", "2x2", "regions", "tokens", "words", ...
+    names : tuple of str, length n
+        Readable names in playing order. Two players may share a name ("a dog and a dog").
+    owner : numpy.ndarray of int, shape (units,)
+        The player that owns each unit, image patches row by row, tokens in caption order.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    owner: np.ndarray
+
+    def __post_init__(self) -> None:
+        owner = np.asarray(self.owner, dtype=np.int64)
+        if owner.ndim != 1 or set(owner.tolist()) != set(range(len(self.names))):
+            raise ValueError(
+                f"owner must be one-dimensional and name each of the {len(self.names)} players at "
+                f"least once, as 0 to {len(self.names) - 1}; given {owner.tolist()}"
+            )
+        owner.flags.writeable = False
+        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "owner", owner)
+
+    @property
+    def n(self) -> int:
+        """The number of players."""
+        return len(self.names)
+
+    def units(self, masks: torch.Tensor) -> torch.Tensor:
+        """Spread masks over players to masks over the units they own.
+
+        Parameters
+        ----------
+        masks : torch.Tensor of bool, shape (m, n)
+            True = kept.
+
+        Returns
+        -------
+        torch.Tensor of bool, shape (m, units)
+        """
+        # a copy, because torch cannot wrap a read-only array
+        return masks[
+            :, torch.tensor(self.owner.tolist(), device=masks.device)
+        ]  # (m, n) -> (m, units)
+
+
+def patches(rows: int, cols: int) -> Players:
+    """Let every patch of a grid play by itself, named "(row,column)".
+
+    Examples
+    --------
+    >>> patches(1, 2).names
+    ('(0,0)', '(0,1)')
+    """
+    names = tuple(f"({row},{col})" for row in range(rows) for col in range(cols))
+    return Players("patches", names, np.arange(rows * cols))
+
+
+def blocks(rows: int, cols: int, size: int) -> Players:
+    """Let square blocks of patches play, named "(block row,block column)".
+
+    Parameters
+    ----------
+    rows, cols : int
+        The grid of patches.
+    size : int
+        Patches per side of a block. Where it does not divide the grid, the last blocks are smaller.
+
+    Examples
+    --------
+    >>> blocks(2, 3, 2).owner.tolist()
+    [0, 0, 1, 0, 0, 1]
+    """
+    if not 1 <= size <= max(rows, cols):
+        raise ValueError(
+            f"blocks of {size}x{size} patches do not fit the grid of {rows}x{cols} patches; "
+            f"choose a size from 1 to {max(rows, cols)}"
+        )
+    down, across = -(-rows // size), -(-cols // size)
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    names = patches(down, across).names
+    return Players(f"{size}x{size}", names, row // size * across + col // size)
+
+
+def regions(masks: Mapping | Sequence, rows: int, cols: int) -> Players:
+    """Let regions of the picture play: "the dog", "the hydrant", and the rest.
+
+    A patch belongs to the region that covers the largest part of it, if that is at least half of
+    the patch; the patches left over are one more player, "rest".
+
+    Parameters
+    ----------
+    masks : mapping of str to array, or sequence of arrays, each of shape (H, W)
+        Boolean masks, or coverages in [0, 1], on the picture that the model sees. A sequence is
+        named "region 1", "region 2", ...
+    rows, cols : int
+        The grid of patches on that picture.
+
+    Raises
+    ------
+    ValueError
+        If a mask has the wrong shape, or a region covers no patch by at least half.
+    """
+    if not isinstance(masks, Mapping):
+        masks = {f"region {i}": mask for i, mask in enumerate(masks, start=1)}
+    if not masks:
+        raise ValueError("no regions were given; give at least one mask, or players='patches'")
+    if REST in masks:
+        raise ValueError(f"the region name {REST!r} is kept for the patches outside all regions")
+    coverage = np.stack([_coverage(name, mask, rows, cols) for name, mask in masks.items()])
+    best = coverage.argmax(axis=0)  # (regions, patches) -> (patches,)
+    owner = np.where(coverage.max(axis=0) >= 0.5, best, len(masks))
+    for i, name in enumerate(masks):
+        if not (owner == i).any():
+            raise ValueError(
+                f"the region {name!r} owns no patch: it covers at most {coverage[i].max():.0%} of "
+                "one, and a patch goes to the region that covers at least half of it and the most; "
+                "enlarge or merge regions, or use a model with smaller patches"
+            )
+    names = (*map(str, masks), REST) if (owner == len(masks)).any() else tuple(map(str, masks))
+    return Players("regions", names, owner)
+
+
+def _coverage(name: str, mask: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """Return the part of each patch, in [0, 1], that a mask covers; shape (rows * cols,)."""
+    mask = np.asarray(mask, dtype=np.float64)
+    if mask.ndim != 2 or mask.shape[0] < rows or mask.shape[1] < cols:
+        raise ValueError(
+            f"the mask of region {name!r} has shape {mask.shape}; expected (height, width) of the "
+            f"picture, at least {rows} by {cols}"
+        )
+    high, wide = mask.shape[0] // rows, mask.shape[1] // cols
+    # pixels beyond the last whole patch are never seen by the model
+    tiles = mask[: rows * high, : cols * wide].reshape(rows, high, cols, wide)
+    return tiles.mean(axis=(1, 3)).ravel()  # (rows, high, cols, wide) -> (rows * cols,)
+
+
+def tokens(pieces: Sequence[str]) -> Players:
+    """Let every token of a caption play by itself.
+
+    Parameters
+    ----------
+    pieces : sequence of str
+        The text of each token. A leading space marks the start of a word, so that joining the
+        pieces gives the caption back; undecodable bytes are kept as surrogate escapes.
+
+    Examples
+    --------
+    >>> tokens([" a", " star", "fish"]).names
+    ('a', 'star', 'fish')
+    """
+    return Players("tokens", tuple(map(readable, pieces)), np.arange(len(pieces)))
+
+
+def words(pieces: Sequence[str]) -> Players:
+    """Let whole words play: a word owns all its tokens; punctuation marks stand by themselves.
+
+    Parameters
+    ----------
+    pieces : sequence of str
+        As in `tokens`.
+
+    Examples
+    --------
+    >>> words([" a", " star", "fish", "!"]).names
+    ('a', 'starfish', '!')
+    """
+    texts: list[str] = []
+    owner = []
+    for piece in pieces:
+        if not texts or _opens_word(texts[-1], piece):
+            texts.append(piece)
+        else:
+            texts[-1] += piece
+        owner.append(len(texts) - 1)
+    return Players("words", tuple(map(readable, texts)), np.array(owner))
+
+
+def _opens_word(before: str, piece: str) -> bool:
+    """Tell whether a piece starts a new word after the word read so far."""
+    if not before.strip():  # a lone space belongs to the word that follows it
+        return False
+    return piece.startswith(" ") or _is_punctuation(piece) or _is_punctuation(before)
+
+
+def _is_punctuation(piece: str) -> bool:
+    text = piece.strip()
+    return bool(text) and all(unicodedata.category(char).startswith("P") for char in text)
+
+
+def readable(piece: str) -> str:
+    """Return the text of a piece, or its bytes in hexadecimal where they are no whole character.
+
+    Examples
+    --------
+    >>> readable(" star"), readable("\\udcf0\\udc9f")
+    ('star', '<F0 9F>')
+    """
+    data = piece.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8").strip() or "<space>"
+    except UnicodeDecodeError:
+        return f"<{data.strip().hex(' ').upper()}>"
