@@ -1,0 +1,65 @@
+# fixlip: `make figures` and `make test` do everything, from a fresh clone, with no environment active.
+# Works with GNU make 3.81 (macOS) and later. Everything is installed into .venv, with plain pip.
+
+PYTHON ?= python3
+PY      = .venv/bin/python
+READY   = .venv/.ready
+
+# Threads that wait should sleep: on shared CPUs, spinning ones slow everything down.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+# The user's own words, untouched by make (value) and by the shell (environment).
+export EXPLAIN_IMAGE      := $(value IMAGE)
+export EXPLAIN_CAPTION    := $(value CAPTION)
+export EXPLAIN_MODEL      := $(value MODEL)
+export EXPLAIN_PRETRAINED := $(value PRETRAINED)
+export EXPLAIN_FROM       := $(PWD)
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "Without make (Windows: .venv\\Scripts\\python in place of .venv/bin/python):"
+	@echo "  python3 -m venv .venv && .venv/bin/python -m pip install -r requirements.lock -e ."
+	@echo "  .venv/bin/python -m fixlip.notebooks run      (make figures)"
+	@echo "  .venv/bin/python -m pytest                    (make test)"
+
+figures: $(READY)  ## execute all notebooks on the demo model; figures go to figures/
+	$(PY) -m fixlip.notebooks run
+
+test: $(READY)  ## style, tests, and every notebook against its committed outputs
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m pytest
+
+notebooks: $(READY)  ## execute all notebooks and refresh their committed outputs
+	$(PY) -m fixlip.notebooks run --in-place
+
+explain: $(if $(and $(value IMAGE),$(value CAPTION)),,explain-usage) $(READY)  ## IMAGE=photo.jpg CAPTION="a dog" [MODEL=ViT-B-32 PRETRAINED=openai]
+	@cd "$$EXPLAIN_FROM" && "$(CURDIR)/$(PY)" -P -m fixlip.notebooks explain \
+	  --image="$$EXPLAIN_IMAGE" --caption="$$EXPLAIN_CAPTION" \
+	  --model="$$EXPLAIN_MODEL" --pretrained="$$EXPLAIN_PRETRAINED"
+
+explain-usage:
+	@echo 'explain needs both: make explain IMAGE=photo.jpg CAPTION="a dog on a sofa"' >&2; exit 2
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+lock:  ## resolve requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 \
+	  --no-emit-index-url --no-header --no-annotate --upgrade --output-file requirements.lock
+
+clean:  ## remove what was built: .venv, runs and caches; figures stay
+	rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Built once, and again when the lock or the package's metadata change.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 15); sys.exit(None if ok else "fixlip needs Python 3.11 to 3.14, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@echo "installing into .venv: some minutes, and about 6 GB with torch's CUDA libraries on Linux"
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --requirement requirements.lock
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: help figures test notebooks explain explain-usage lab lock clean

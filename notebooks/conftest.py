@@ -1,0 +1,7 @@
+"""Notebooks under test write their figures to a folder that is thrown away, not to figures/."""
+
+import os
+import tempfile
+
+_folder = tempfile.TemporaryDirectory()
+os.environ.setdefault("FIXLIP_OUTPUT", _folder.name)

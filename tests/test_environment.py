@@ -1,0 +1,183 @@
+"""The environment: pyproject, lock, environment.yml and Makefile say the same thing."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def locked() -> dict[str, set[str]]:
+    """Name -> the versions that the lock pins, one for each of its markers."""
+    versions: dict[str, set[str]] = {}
+    for line in map(Requirement, LOCK):
+        (pin,) = line.specifier
+        versions.setdefault(canonicalize_name(line.name), set()).add(pin.version)
+    return versions
+
+
+def declared() -> list[Requirement]:
+    """Every dependency of every extra, fixlip's references to its own extras left out."""
+    project = PYPROJECT["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [line for names in lists for line in map(Requirement, names) if line.name != "fixlip"]
+
+
+def test_lock_lines_are_plain_pins():
+    pattern = re.compile(r"[a-z0-9-]+==[0-9][A-Za-z0-9.]*( ; [^@#]+)?")  # no URL, index, hash
+    assert [line for line in LOCK if not pattern.fullmatch(line)] == []
+
+
+def test_lock_holds_every_dependency_at_a_version_in_range():
+    versions = locked()
+    for requirement in declared():
+        found = versions.get(canonicalize_name(requirement.name))
+        assert found, f"{requirement} is not in requirements.lock: make lock"
+        outside = [version for version in found if version not in requirement.specifier]
+        assert not outside, f"requirements.lock has {requirement.name} {outside}, not {requirement}"
+
+
+def test_lock_is_closed():
+    """Whatever a locked package needs on this machine is locked as well, at a version it admits."""
+    versions = locked()
+    for line in map(Requirement, LOCK):
+        if line.marker is not None and not line.marker.evaluate():
+            continue
+        for needed in map(Requirement, metadata.requires(line.name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                found = versions.get(canonicalize_name(needed.name), set())
+                assert any(needed.specifier.contains(v, prereleases=True) for v in found), (
+                    f"{line.name} needs {needed}, requirements.lock has {found or 'nothing'}"
+                )
+
+
+def test_torch_and_torchvision_are_pinned_as_a_pair():
+    versions = locked()
+    assert versions["torch"] == {"2.11.0"} and versions["torchvision"] == {"0.26.0"}
+    for pin in map(Requirement, PYPROJECT["tool"]["uv"]["constraint-dependencies"]):
+        assert all(version in pin.specifier for version in versions[pin.name])
+
+
+def test_everything_asked_for_is_declared():
+    asked = "jupyterlab papermill torch open-clip-torch numpy matplotlib seaborn pycocotools nbval"
+    names = {canonicalize_name(requirement.name) for requirement in declared()}
+    assert set(asked.split()) <= names
+
+
+def test_python_versions_agree():
+    wanted = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (python,) = (entry for entry in conda if str(entry).startswith("python "))
+    assert SpecifierSet(python.removeprefix("python ")) == wanted
+    low, high = (tuple(map(int, pair)) for pair in re.findall(r"\((3), (\d+)\)", MAKEFILE))
+    assert SpecifierSet(f">={low[0]}.{low[1]},<{high[0]}.{high[1]}") == wanted
+    assert f"--python-version {low[0]}.{low[1]} " in MAKEFILE  # what the lock is resolved for
+
+
+def test_conda_installs_the_lock():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert pip == ["-r requirements.lock", "-e ."]
+
+
+def test_citation_agrees_with_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PYPROJECT["project"]["version"]
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    papers = {entry["identifiers"][0]["value"] for entry in citation["references"]}
+    assert papers == {"arXiv:2508.05430", "arXiv:2408.14153"}
+
+
+def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    weights = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.bin", "*.pt")
+    shutil.copytree(ROOT / "fixlip", copy / "fixlip", ignore=weights)
+    probe = copy / "fixlip" / "data" / "models" / "some-model" / "open_clip_model.safetensors"
+    probe.parent.mkdir(parents=True)
+    probe.touch()
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    held = set(zipfile.ZipFile(copy / done.stdout.split()[-1]).namelist())
+    modules = {path.relative_to(copy).as_posix() for path in copy.glob("fixlip/**/*.py")}
+    models = {p.relative_to(copy).as_posix() for p in copy.glob("fixlip/data/models/**/*.*")}
+    assert (modules | models) - held == set()
+    assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+@pytest.fixture
+def stub(tmp_path):
+    """A folder (with a space in its name) whose `.venv/bin/python` prints what it was given."""
+    if shutil.which("make") is None or sys.platform == "win32":
+        pytest.skip("needs make")
+    folder = tmp_path / "a clone"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    python = folder / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\npwd\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    return folder
+
+
+def make(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run make in `cwd`."""
+    command = ["env", f"PWD={cwd}", "make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, encoding="utf-8")
+
+
+def test_make_explain_passes_words_on_untouched(stub, tmp_path):
+    caption = """a "red" star's 5$ — 星 #1 \\o/ `ls` $(HOME) $HOME"""
+    given = ["IMAGE=my photos/a b.jpg", f"CAPTION={caption}", "MODEL=ViT-B-32"]
+    done = make("-C", str(stub), "explain", *given, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(tmp_path), "image paths are relative to where make was called"
+    assert lines[-4:] == [
+        "--image=my photos/a b.jpg",
+        f"--caption={caption}",
+        "--model=ViT-B-32",
+        "--pretrained=",
+    ]
+
+
+@pytest.mark.parametrize("given", [[], ["IMAGE=a.jpg"], ["CAPTION=a dog"]])
+def test_make_explain_says_what_is_missing(stub, given):
+    done = make("explain", *given, cwd=stub)
+    assert done.returncode == 2 and done.stderr.startswith("explain needs both: make explain IMAGE")
+    assert done.stdout == ""
+
+
+def test_make_refuses_an_old_python_in_one_line(stub):
+    (stub / ".venv" / ".ready").unlink()
+    old = stub / "python3.9"
+    code = "import sys; sys.version_info = (3, 9, 0); exec(sys.argv.pop(1))"
+    old.write_text(f"#!/bin/sh\nshift\nexec '{sys.executable}' -c '{code}' \"$@\"\n")
+    old.chmod(0o755)
+    done = make("figures", "PYTHON=./python3.9", cwd=stub)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0].startswith("fixlip needs Python 3.11 to 3.14, not 3.9")
+
+
+def test_make_alone_lists_the_targets(stub):
+    listed = {line.split()[1] for line in make(cwd=stub).stdout.splitlines() if line[:5] == "make "}
+    targets = set(re.findall(r"^([a-z]+):.*##", MAKEFILE, flags=re.MULTILINE))
+    assert listed == targets >= {"help", "figures", "test", "explain", "lab", "lock", "clean"}
