@@ -1,0 +1,356 @@
+"""Train a demo model from scratch on one CPU core: `python -m fixlip.data.train demo-clip`.
+
+The models are open_clip's own classes, the losses are open_clip's own with the exact truth of every
+caption about every image in place of "only the diagonal is true". Everything is scheduled by step
+and seeded, so a run can be killed, resumed from its checkpoint, and ends with the same weights.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.loss import ClipLoss, SigLipLoss
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy, logsigmoid, normalize
+
+from fixlip.data.batches import FALSE, TRUE, Batch, make_batch
+from fixlip.data.tokenizers import vocabulary, write_tokenizer
+from fixlip.towers import register_towers
+
+MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a demo model is trained; fractions are of the number of steps."""
+
+    kind: str  # "clip" (softmax loss) or "siglip" (sigmoid loss)
+    steps: int
+    images: int = 128  # per step
+    learning_rate: float = 1e-3
+    warmup: int = 60  # steps
+    singles: float = 0.08  # until here: scenes of one object
+    masking: float = 0.6  # from here on: masked images and captions
+    patch_dropout: float = 0.0  # share of the patches left out while training, until `masking`
+    start_from: str | None = None  # demo model whose weights it starts from
+
+
+RECIPES: dict[str, Recipe] = {
+    "demo-clip": Recipe("clip", steps=4000),
+    "demo-siglip": Recipe("siglip", steps=5000, images=96),
+    "demo-siglip-fine": Recipe("siglip", steps=1500, singles=0.0, start_from="demo-siglip"),
+}
+
+
+def model_config(name: str) -> dict:
+    """The open_clip configuration (``open_clip_config.json``) of a demo model."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown demo model {name!r}: expected one of {list(RECIPES)}")
+    kind = RECIPES[name].kind
+    text = {
+        "context_length": 20,
+        "vocab_size": len(vocabulary(kind)),
+        "hf_tokenizer_name": name,  # open_clip then reads the tokenizer files of the folder
+        "width": 128,
+        "heads": 4,
+        "layers": 3,
+        "mlp_ratio": 2.0,
+    }
+    model = {"embed_dim": 128, "text_cfg": text}
+    if kind == "clip":
+        model["vision_cfg"] = {
+            "image_size": 48,
+            "patch_size": 8,
+            "width": 128,
+            "head_width": 32,
+            "layers": 4,
+            "mlp_ratio": 2.0,
+        }
+    else:
+        patch = 4 if name.endswith("fine") else 8
+        model |= {"init_logit_scale": math.log(10), "init_logit_bias": -6.0, "custom_text": True}
+        model["vision_cfg"] = {
+            "image_size": 48,
+            "timm_model_name": f"fixlip_vit_siglip_p{patch}_48",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        }
+        text |= {
+            "layers": 2,
+            "context_length": 18,
+            "no_causal_mask": True,
+            "pool_type": "last",
+            "proj_bias": True,
+            "norm_kwargs": {"eps": 1e-6},
+            "act_kwargs": {"approximate": "tanh"},
+        }
+    grey = [0.5, 0.5, 0.5]
+    preprocess = {
+        "mean": grey,
+        "std": grey,
+        "interpolation": "bicubic",
+        "resize_mode": "squash" if kind == "siglip" else "shortest",
+    }
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def build_model(name: str, *, patch_dropout: float = 0.0) -> torch.nn.Module:
+    """A demo model with fresh weights, from open_clip's own classes."""
+    register_towers()
+    config = model_config(name)["model_cfg"]
+    config["vision_cfg"]["patch_dropout"] = patch_dropout
+    custom = config.pop("custom_text", False)
+    return (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+
+
+def encode_text(model: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Embed captions with some tokens hidden from attention, ids and positions unchanged.
+
+    Parameters
+    ----------
+    model : open_clip.CLIP or open_clip.CustomTextCLIP
+    ids : (C, L) int64
+    keep : (C, L) bool, False = hidden
+
+    Returns
+    -------
+    torch.Tensor
+        (C, D) normalised embeddings; with nothing hidden, exactly `model.encode_text`.
+    """
+    text = getattr(model, "text", model)
+    causal = text.attn_mask is not None
+    if causal:  # what follows the end token cannot be seen: leave it out
+        length = int((ids != 0).sum(dim=1).max())
+        ids, keep = ids[:, :length], keep[:, :length]
+    length = ids.shape[1]
+    mask = text.attn_mask[:length, :length] if causal else None  # (L, L)
+    if not keep.all():
+        hidden = torch.zeros(keep.shape).masked_fill_(~keep, -math.inf)[:, None, :]  # (C, 1, L)
+        mask = hidden.expand(-1, length, -1) if mask is None else hidden + mask  # (C, L, L)
+        heads = text.transformer.resblocks[0].attn.num_heads
+        mask = mask.repeat_interleave(heads, dim=0)  # (C * heads, L, L)
+    x = text.token_embedding(ids) + text.positional_embedding[:length]  # (C, L, width)
+    x = text.ln_final(text.transformer(x, attn_mask=mask))
+    if causal:
+        x = x[torch.arange(len(ids)), ids.argmax(dim=1)] @ text.text_projection  # (C, D)
+    else:
+        x = text.text_projection(x[:, -1])  # (C, D)
+    return normalize(x, dim=-1)
+
+
+class ExactClipLoss(ClipLoss):
+    """Softmax loss between each image and its own captions, against all that is known to be false.
+
+    Captions that are also true of another image are neither positive nor negative there.
+    """
+
+    def forward(self, images, texts, logit_scale, truth, own):
+        """`images` (B, D), `texts` (C, D), `truth` (B, C), `own` (P, 2) -> scalar loss."""
+        logits, _ = self.get_logits(images, texts, logit_scale)  # (B, C)
+        ruled_out = logits.masked_fill(truth != FALSE, -math.inf)  # (B, C)
+        positive = logits[own[:, 0], own[:, 1]][:, None]  # (P, 1)
+        target = torch.zeros(len(own), dtype=torch.long, device=logits.device)
+        by_image = torch.cat([positive, ruled_out[own[:, 0]]], dim=1)  # (P, 1 + C)
+        by_text = torch.cat([positive, ruled_out.T[own[:, 1]]], dim=1)  # (P, 1 + B)
+        return (cross_entropy(by_image, target) + cross_entropy(by_text, target)) / 2
+
+
+class ExactSigLipLoss(SigLipLoss):
+    """Sigmoid loss with the exact truth as labels; undecided pairs are left out."""
+
+    def forward(self, images, texts, logit_scale, logit_bias, truth):
+        """`images` (B, D), `texts` (C, D), `truth` (B, C) -> scalar loss."""
+        logits = self.get_logits(images, texts, logit_scale, logit_bias)  # (B, C)
+        labels = (truth == TRUE).to(logits.dtype) - (truth == FALSE).to(logits.dtype)
+        return -(logsigmoid(labels * logits) * labels.abs()).sum() / len(images)
+
+
+def batch_loss(model: torch.nn.Module, batch: Batch, kind: str) -> torch.Tensor:
+    """The training loss of one batch."""
+    images = model.encode_image(batch.images, normalize=True)  # (B, D)
+    texts = encode_text(model, batch.ids, batch.keep)  # (C, D)
+    scale = model.logit_scale.exp()
+    if kind == "clip":
+        return ExactClipLoss()(images, texts, scale, batch.truth, batch.own)
+    return ExactSigLipLoss()(images, texts, scale, model.logit_bias, batch.truth)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimiser(model: torch.nn.Module) -> torch.optim.AdamW:
+    """AdamW; weights decay, everything one-dimensional and the positions do not."""
+    decay = [p for n, p in model.named_parameters() if p.ndim > 1 and "pos" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim <= 1 or "pos" in n]
+    groups = [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True)
+
+
+def write_model(model: torch.nn.Module, name: str, folder: Path) -> None:
+    """Write an open_clip ``local-dir:`` folder: configuration, weights, tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model_config(name)
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_tokenizer(
+        folder, RECIPES[name].kind, length=config["model_cfg"]["text_cfg"]["context_length"]
+    )
+    weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+    _atomically(folder / "open_clip_model.safetensors", lambda path: save_file(weights, path))
+
+
+def _atomically(path: Path, write) -> None:
+    """Write a whole file or nothing, so that a kill never leaves half a file."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def train(
+    name: str,
+    out: Path,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    stop: int | None = None,
+    resume: bool = False,
+    save_every: int = 250,
+) -> torch.nn.Module:
+    """Train a demo model and write it as an open_clip ``local-dir:`` folder.
+
+    Parameters
+    ----------
+    name : {"demo-clip", "demo-siglip", "demo-siglip-fine"}
+    out : Path
+        Folder for the model, its log (``train_log.jsonl``) and its checkpoint (``checkpoint.pt``).
+    recipe : Recipe, optional
+        By default ``RECIPES[name]``.
+    seed : int
+    stop : int, optional
+        Stop after this many steps without changing the schedule; go on later with `resume`.
+    resume : bool
+        Go on from the checkpoint in `out`.
+    save_every : int
+        Steps between checkpoints.
+    """
+    recipe = recipe or RECIPES[name]
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(name, patch_dropout=recipe.patch_dropout)
+    optimiser = make_optimiser(model)
+    first = 0
+    if resume:
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"nothing to resume: {checkpoint} does not exist")
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    elif recipe.start_from:
+        start_from(model, MODELS / recipe.start_from)
+    length = model.context_length
+    log = (out / "train_log.jsonl").open("a" if resume else "w")
+    if not resume:
+        log.write(json.dumps({"name": name, "seed": seed, **asdict(recipe)}) + "\n")
+    last = recipe.steps if stop is None else min(stop, recipe.steps)
+    model.train()
+    losses = []
+    for step in range(first, last):
+        masking = step >= recipe.masking * recipe.steps
+        batch = make_batch(
+            seed,
+            step,
+            images=recipe.images,
+            kind=recipe.kind,
+            length=length,
+            singles=step < recipe.singles * recipe.steps,
+            masking=masking,
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        with torch.random.fork_rng():  # patch dropout draws from torch's own generator
+            torch.manual_seed(seed + step)
+            loss = batch_loss(model, batch, recipe.kind)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        done = step + 1
+        if done % 50 == 0 or done == last:
+            entry = {
+                "step": done,
+                "loss": round(sum(losses) / len(losses), 4),
+                "scale": round(model.logit_scale.exp().item(), 2),
+                "cpu_seconds": round(time.process_time(), 1),
+            }
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            losses = []
+        if done % save_every == 0 or done == last:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
+            _atomically(checkpoint, lambda path, state=state: torch.save(state, path))
+            write_model(model, name, out)
+    log.close()
+    return model.eval()
+
+
+def start_from(model: torch.nn.Module, folder: Path) -> None:
+    """Start from the weights of a coarser model: patches and positions are resampled.
+
+    Source: Beyer et al. 2023, FlexiViT (arXiv:2212.08013), section 3.4: the pseudo-inverse resize
+    of the patch embedding.
+    """
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+
+    weights = load_file(folder / "open_clip_model.safetensors")
+    patches, positions = "visual.trunk.patch_embed.proj.weight", "visual.trunk.pos_embed"
+    size = model.visual.trunk.patch_embed.patch_size
+    grid = model.visual.trunk.patch_embed.grid_size
+    weights[patches] = resample_patch_embed(weights[patches], list(size))
+    weights[positions] = resample_abs_pos_embed(weights[positions], list(grid), num_prefix_tokens=0)
+    model.load_state_dict(weights)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=list(RECIPES))
+    parser.add_argument("--out", type=Path, help="folder (default: the package's own)")
+    parser.add_argument("--steps", type=int, help="length of the schedule")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop", type=int, help="stop here, keeping the schedule")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.name]
+    if options.steps:
+        recipe = Recipe(**(asdict(recipe) | {"steps": options.steps}))
+    train(
+        options.name,
+        options.out or MODELS / options.name,
+        recipe=recipe,
+        seed=options.seed,
+        stop=options.stop,
+        resume=options.resume,
+    )
+
+
+if __name__ == "__main__":
+    main()
