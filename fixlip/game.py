@@ -1,0 +1,96 @@
+"""The joint game: the model's score of a pair as a function of which players are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fixlip.sampler import Side, check_masks, embed_masks
+
+
+class Game:
+    """nu(M) = scale * <image embedding, text embedding> + bias, for joint masks M.
+
+    Parameters
+    ----------
+    image_side, text_side : Side
+        Both of the same model; any two sides will do (image and image, too).
+    scale, bias : float, optional
+        By default the model's own logit scale and bias where the sides name a model, else 1 and 0:
+        with everything kept the value is then the model's own logit.
+
+    Attributes
+    ----------
+    n, n_image : int
+        All players, and how many of them (the first ones) belong to the image.
+    names : tuple of str
+
+    Examples
+    --------
+    >>> class Toy:
+    ...     n, names = 2, ("a", "b")
+    ...     def embed(self, masks): return masks.double()
+    >>> Game(Toy(), Toy())(torch.tensor([[True, True, True, False]])).tolist()
+    [1.0]
+    """
+
+    def __init__(
+        self,
+        image_side: Side,
+        text_side: Side,
+        *,
+        scale: float | None = None,
+        bias: float | None = None,
+    ) -> None:
+        self.image_side, self.text_side = image_side, text_side
+        self.n_image = image_side.n
+        self.n = image_side.n + text_side.n
+        self.names: Sequence[str] = (*image_side.names, *text_side.names)
+        infos = [getattr(side, "info", {}) for side in (image_side, text_side)]
+        self.scale, self.bias = pair_scale(*infos, scale=scale, bias=bias)
+
+    def __call__(
+        self,
+        masks: torch.Tensor,
+        *,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+    ) -> torch.Tensor:
+        """Values (m,), float64, of joint masks (m, n), bool: image players first, True = kept.
+
+        Each side embeds every distinct mask of its own once.
+        """
+        check_masks(masks, self.n)
+        image, text = (
+            embed_masks(side, part, batch_size=batch_size, progress=progress).cpu().double()
+            for side, part in (
+                (self.image_side, masks[:, : self.n_image].contiguous()),
+                (self.text_side, masks[:, self.n_image :].contiguous()),
+            )
+        )  # (m, D) each
+        return self.scale * (image * text).sum(1) + self.bias
+
+
+def pair_scale(
+    image_info: dict, text_info: dict, *, scale: float | None = None, bias: float | None = None
+) -> tuple[float, float]:
+    """Scale and bias of the game of two sides, after checking that one model made them both.
+
+    Raises
+    ------
+    ValueError
+        Where the sides name different models.
+    """
+    models = [info.get("model", {}) for info in (image_info, text_info)]
+    prints = [model.get("fingerprint") for model in models]
+    if prints[0] != prints[1]:
+        names = [model.get("name", "an unnamed model") for model in models]
+        raise ValueError(
+            f"one side belongs to {names[0]} (weights {prints[0]}) and the other to {names[1]} "
+            f"(weights {prints[1]}): make both sides with the same encoder"
+        )
+    return (
+        float(models[0].get("logit_scale", 1.0)) if scale is None else float(scale),
+        float(models[0].get("logit_bias", 0.0)) if bias is None else float(bias),
+    )
