@@ -183,8 +183,8 @@ class Explanation:
         The file appears whole or not at all. `load` gives back the same bits.
         """
         path = Path(path)
-        arrays = {"e0": np.array(self.e0), "e1": self.e1, "e2": self.e2}
-        arrays["ends"] = np.array([self.empty_value, self.grand_value])
+        scalars = np.array([self.e0, self.empty_value, self.grand_value])
+        arrays = {"scalars": scalars, "e1": self.e1, "e2": self.e2}
         if self.picture is not None:
             arrays["picture"] = self.picture
         arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
@@ -234,15 +234,16 @@ class Explanation:
             about = json.loads(about)
             if about["format"] != FORMAT:
                 raise ValueError(about["format"])
+            e0, empty_value, grand_value = arrays["scalars"].tolist()
             return cls(
-                e0=float(arrays["e0"]),
+                e0=e0,
                 e1=arrays["e1"],
                 e2=arrays["e2"],
                 players=tuple(about["players"]),
                 n_image=about["n_image"],
                 p=tuple(about["p"]),
-                empty_value=float(arrays["ends"][0]),
-                grand_value=float(arrays["ends"][1]),
+                empty_value=empty_value,
+                grand_value=grand_value,
                 info=about["info"],
                 picture=arrays.get("picture"),
             )

@@ -1,0 +1,147 @@
+"""The result object: values, views, files, exchange."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fixlip.explanation import Explanation
+
+
+@pytest.fixture
+def explanation():
+    rng = np.random.default_rng(0)
+    e2 = rng.normal(size=(6, 6))
+    e2 = np.triu(e2, 1) + np.triu(e2, 1).T
+    info = {
+        "image": {"kind": "image", "grid": [2, 2], "owner": [0, 0, 1, 2], "model": {"name": "toy"}},
+        "text": {"kind": "text", "caption": "ein roter Stern ★", "token_ids": [5, 6, 7]},
+    }
+    return Explanation(
+        e0=0.1 + 0.2,
+        e1=rng.normal(size=6),
+        e2=e2,
+        players=("(0,0)", "(0,1)", "(1,0)", "red", "star", "star"),
+        n_image=3,
+        p=(0.3, 0.7),
+        empty_value=-1.5,
+        grand_value=2.5,
+        info=info,
+        picture=rng.integers(0, 256, size=(4, 5, 3), dtype=np.uint8),
+    )
+
+
+def test_values_are_the_sum_over_kept_players_and_pairs(explanation):
+    masks = np.array(list(itertools.product([False, True], repeat=6)))
+    expected = [
+        explanation.e0
+        + sum(explanation.e1[i] for i in range(6) if z[i])
+        + sum(explanation.e2[i, j] for i, j in itertools.combinations(range(6), 2) if z[i] and z[j])
+        for z in masks
+    ]
+    np.testing.assert_allclose(explanation.value(masks), expected, atol=1e-12)
+    np.testing.assert_allclose(explanation.value(torch.from_numpy(masks)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("masks", [np.ones((2, 6)), np.ones((2, 5), bool), np.ones(6, bool)])
+def test_wrong_masks_are_refused(explanation, masks):
+    with pytest.raises(ValueError, match=r"boolean of shape \(masks, 6\)"):
+        explanation.value(masks)
+
+
+def test_attributions_are_expected_contributions(explanation):
+    # averaged over all masks of the other players, weighted by their p
+    masks = np.array(list(itertools.product([False, True], repeat=6)))
+    p = explanation.keep_probability
+    assert p.tolist() == [0.3, 0.3, 0.3, 0.7, 0.7, 0.7]
+    chance = np.where(masks, p, 1 - p).prod(1)
+    for i in range(6):
+        with_i, without = masks.copy(), masks.copy()
+        with_i[:, i], without[:, i] = True, False
+        gain = explanation.value(with_i) - explanation.value(without)
+        assert explanation.attributions()[i] == pytest.approx((chance * gain).sum())
+
+
+def test_views(explanation):
+    assert (explanation.n, explanation.n_text) == (6, 3)
+    assert explanation.cross.shape == (3, 3)
+    np.testing.assert_array_equal(explanation.given("red"), explanation.e2[:3, 3])
+    np.testing.assert_array_equal(explanation.given("(0,1)"), explanation.e2[1, 3:])
+    np.testing.assert_allclose(explanation.given([3, 4]), explanation.e2[:3, 3:5].sum(1))
+    np.testing.assert_array_equal(explanation.given(-1), explanation.e2[:3, 5])
+    grid = explanation.on_grid(explanation.given("red"))
+    assert grid.shape == (2, 2) and grid[0, 0] == grid[0, 1] == explanation.e2[0, 3]
+    i, j, value = explanation.strongest(1)[0]
+    assert abs(value) == np.abs(explanation.e2).max() and explanation.e2[i, j] == value
+    assert all(i < 3 <= j for i, j, _ in explanation.strongest(9, cross=True))
+    assert "toy: 3 image + 3 text players" in repr(explanation)
+
+
+def test_players_that_cannot_be_found_are_named(explanation):
+    with pytest.raises(KeyError, match="name of players \\[4, 5\\]"):
+        explanation.given("star")
+    with pytest.raises(KeyError, match="text players are: red, star, star"):
+        explanation.given("ring")
+    with pytest.raises(IndexError, match="there are 6"):
+        explanation.given(6)
+    with pytest.raises(ValueError, match="same side"):
+        explanation.given(["red", "(0,0)"])
+    with pytest.raises(ValueError, match="no patch grid"):
+        explanation.on_grid(np.zeros(3), side="text")
+    with pytest.raises(ValueError, match="e1 of shape"):
+        Explanation(0.0, np.zeros(2), np.zeros((3, 3)), ("a", "b", "c"), 1)
+
+
+@pytest.mark.parametrize("name", ["e.npz", "deep/er/e.safetensors"])
+def test_files_give_back_the_same_bits(explanation, tmp_path, name):
+    path = explanation.save(tmp_path / name)
+    loaded = Explanation.load(path)
+    for field in ("e0", "e1", "e2", "players", "n_image", "p", "empty_value", "grand_value", "picture"):
+        a, b = getattr(explanation, field), getattr(loaded, field)
+        assert np.array_equal(a, b) and type(a) is type(b), field
+    assert loaded.info == explanation.info
+    assert loaded.e2.tobytes() == explanation.e2.tobytes()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing left beside it
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_broken_and_foreign_files_are_named(explanation, tmp_path, ending):
+    whole = explanation.save(tmp_path / f"whole{ending}").read_bytes()
+    cut = tmp_path / f"cut{ending}"
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="is not a whole explanation file"):
+            Explanation.load(cut)
+    (tmp_path / "no").write_text(json.dumps({"a": 1}))
+    with pytest.raises(ValueError, match="is not a whole explanation file"):
+        Explanation.load(tmp_path / "no")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match="is not a whole explanation file"):
+        Explanation.load(tmp_path / "other.npz")
+    with pytest.raises(FileNotFoundError, match="no explanation at"):
+        Explanation.load(tmp_path / "missing.npz")
+    with pytest.raises(ValueError, match=r"end the name in \.npz or \.safetensors"):
+        explanation.save(tmp_path / "e.pkl")
+
+
+def test_a_failed_save_leaves_the_old_file(explanation, tmp_path, monkeypatch):
+    path = explanation.save(tmp_path / "e.npz")
+    before = path.read_bytes()
+    monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        explanation.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_shapiq_reads_the_same_terms(explanation):
+    pytest.importorskip("shapiq")
+    values = explanation.to_shapiq()
+    assert values[()] == pytest.approx(explanation.e0)
+    assert values[(2,)] == pytest.approx(explanation.e1[2])
+    assert values[(1, 4)] == pytest.approx(explanation.e2[1, 4])
+    back = Explanation.from_shapiq(values, n_image=3, players=explanation.players, p=explanation.p)
+    np.testing.assert_array_equal(back.e1, explanation.e1)
+    np.testing.assert_array_equal(back.e2, explanation.e2)
+    assert back.e0 == explanation.e0

@@ -1,0 +1,206 @@
+"""The split solver against the dense joint fit, the definition, and known polynomials."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from games import Polynomial, Smooth, exact_terms
+
+from fixlip.game import Game
+from fixlip.sampler import MaskSample, enumerate_masks, sweep
+from fixlip.solver import solve, solve_dense, top_players
+
+
+def distance(a, b):
+    """Largest relative distance of two explanations, over constant, first and pair terms."""
+    return max(
+        abs(a.e0 - b.e0) / abs(b.e0),
+        np.abs(a.e1 - b.e1).max() / np.abs(b.e1).max(),
+        np.abs(a.e2 - b.e2).max() / max(np.abs(b.e2).max(), 1e-300),
+    )
+
+
+@pytest.mark.parametrize("basis", ["full", "cross", "top"])
+@pytest.mark.parametrize("method", ["antithetic", "independent", "distinct", "distinct-reference"])
+@pytest.mark.parametrize("p", [(0.5, 0.5), (0.3, 0.3), (0.3, 0.7)])
+def test_split_equals_the_dense_joint_fit(p, method, basis):
+    image = sweep(Smooth(8, seed=1), masks=180, p=p[0], seed=1, method=method)
+    text = sweep(Smooth(6, seed=2), masks=62, p=p[1], seed=4, method=method)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # all terms are determined
+        split = solve(image, text, ridge=0, basis=basis, k=9)
+    assert distance(split, solve_dense(image, text, basis=basis, k=9)) < 1e-9
+
+
+def test_split_equals_dense_for_order_one_and_arbitrary_weights():
+    rng = torch.Generator().manual_seed(0)
+    swept = []
+    for n, seed in ((7, 1), (5, 2)):
+        masks = torch.rand(90, n, generator=rng) < 0.4
+        weights = torch.rand(90, generator=rng, dtype=torch.float64) + 0.1
+        swept.append(sweep(Smooth(n, seed=seed), masks=MaskSample(masks, weights, 0.4)))
+    for order in (1, 2):
+        assert distance(solve(*swept, order=order, ridge=0), solve_dense(*swept, order=order)) < 1e-9
+    assert not solve(*swept, order=1).e2.any()
+
+
+@pytest.mark.parametrize("p", [(0.5, 0.5), (0.2, 0.2), (0.7, 0.4)])
+def test_full_enumeration_gives_the_definition(p):
+    sides = Smooth(5, seed=1), Smooth(4, seed=2)
+    swept = [sweep(s, masks=2**s.n, p=q) for s, q in zip(sides, p, strict=True)]
+    e0, e1, e2 = exact_terms(Game(*sides), np.repeat(p, [5, 4]))
+    for explanation in (solve(*swept), solve_dense(*swept)):
+        assert explanation.e0 == pytest.approx(e0, rel=1e-9)
+        np.testing.assert_allclose(explanation.e1, e1, rtol=0, atol=1e-9 * np.abs(e1).max())
+        np.testing.assert_allclose(explanation.e2, e2, rtol=0, atol=1e-9 * np.abs(e2).max())
+
+
+def test_first_order_fit_of_an_enumerated_game_is_the_banzhaf_value():
+    sides = Smooth(5, seed=1), Smooth(4, seed=2)
+    swept = [sweep(s, masks=2**s.n, p=0.3) for s in sides]
+    first, second = solve(*swept, order=1), solve(*swept)
+    np.testing.assert_allclose(first.e1, second.attributions(), atol=1e-12)
+
+
+@pytest.mark.parametrize(("p", "method"), [(0.5, "antithetic"), (0.3, "antithetic"), (0.6, "independent")])
+def test_within_side_terms_of_a_known_polynomial_are_recovered(p, method):
+    # a constant text embedding leaves the image polynomial projected on it
+    side = Polynomial(7, seed=3)
+    image = sweep(side, masks=100, p=p, method=method)
+
+    class Constant:
+        n, names, info = 2, ("a", "b"), {}
+
+        def embed(self, masks):
+            return torch.ones(len(masks), 8, dtype=torch.float64)
+
+    explanation = solve(image, sweep(Constant(), masks=4), ridge=0)
+    np.testing.assert_allclose(explanation.e1[:7], side.first.sum(1), atol=1e-9)
+    pairs = explanation.e2[side.i, side.j]
+    np.testing.assert_allclose(pairs, side.pairs.sum(1), atol=1e-9)
+    assert explanation.e0 == pytest.approx(float(side.const.sum()), abs=1e-9)
+    assert np.abs(explanation.cross).max() < 1e-9
+
+
+def test_a_shifted_weighting_breaks_the_agreement():
+    # negative control: the tolerance above can fail
+    image, text = (sweep(Smooth(n, seed=s), masks=150, p=0.3, seed=s) for n, s in ((8, 1), (6, 2)))
+    tilted = torch.linspace(1, 2, image.sample.m, dtype=torch.float64)
+    other = sweep(Smooth(8, seed=1), masks=MaskSample(image.masks, tilted, 0.3))
+    assert distance(solve(image, text, ridge=0), solve_dense(other, text)) > 1e-4
+
+
+def test_scale_and_bias_are_the_models_own_or_as_asked():
+    model = {"name": "toy", "fingerprint": "f", "logit_scale": 10.0, "logit_bias": -2.0}
+    swept = [
+        sweep(Smooth(n, seed=s, info={"model": model}), masks=64, p=0.3) for n, s in ((6, 1), (5, 2))
+    ]
+    own, cosine = solve(*swept), solve(*swept, scale=1, bias=0)
+    np.testing.assert_allclose(own.e1, 10 * cosine.e1)
+    np.testing.assert_allclose(own.e2, 10 * cosine.e2)
+    assert own.e0 == pytest.approx(10 * cosine.e0 - 2)
+    assert own.grand_value == pytest.approx(10 * cosine.grand_value - 2)
+
+
+def test_sides_of_different_models_do_not_pair():
+    def side(seed, print_, width=16):
+        info = {"model": {"name": f"model-{print_}", "fingerprint": print_}}
+        return sweep(Smooth(5, width=width, seed=seed, info=info), masks=32)
+
+    with pytest.raises(ValueError, match="one side belongs to model-a .* the other to model-b"):
+        solve(side(1, "a"), side(2, "b"))
+    with pytest.raises(ValueError, match="width 16 and 8"):
+        solve(side(1, "a"), side(2, "a", width=8))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": 3}, "order must be 1 or 2"),
+        ({"basis": "clique"}, "basis must be"),
+        ({"ridge": -1}, "ridge must be"),
+        ({"ridge": "some"}, "ridge must be"),
+        ({"ridge": float("nan")}, "ridge must be"),
+        ({"k": 1}, "k=1"),
+    ],
+)
+def test_unknown_options_are_refused(options, message):
+    swept = [sweep(Smooth(3, seed=s), masks=8) for s in (1, 2)]
+    with pytest.raises(ValueError, match=message):
+        solve(*swept, **options)
+
+
+def test_too_few_masks_for_least_squares_are_warned_about():
+    image, text = sweep(Smooth(20, seed=1), masks=100), sweep(Smooth(4, seed=2), masks=16)
+    with pytest.warns(UserWarning, match="100 masks do not determine 211 terms"):
+        solve(image, text, ridge=0)
+    repeated = MaskSample(image.masks[:2].repeat(150, 1), torch.ones(300, dtype=torch.float64))
+    with pytest.warns(UserWarning, match="undetermined"):
+        solve(sweep(Smooth(20, seed=1), masks=repeated), text, ridge=0)
+
+
+@pytest.mark.parametrize("m", [300, 330, 600])  # 301 unknowns
+@pytest.mark.parametrize("method", ["antithetic", "independent"])
+def test_ridge_beats_least_squares_where_masks_are_few(m, method):
+    side, text = Smooth(24, seed=1), sweep(Smooth(4, seed=2), masks=16)
+    truth = solve(sweep(side, masks=30_000, seed=9), text, ridge=0).e2[:24, :24]
+
+    def error(ridge):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            swept = sweep(side, masks=m, method=method, seed=4)
+            return np.square(solve(swept, text, ridge=ridge).e2[:24, :24] - truth).sum()
+
+    assert error("auto") < error(0)
+    assert error("auto") < 0.8 * np.square(truth).sum()  # and better than saying nothing
+
+
+def test_ridge_leaves_a_well_determined_fit_alone():
+    side, text = Polynomial(10, seed=3), sweep(Smooth(4, width=8, seed=2), masks=16)
+    for method in ("antithetic", "independent"):
+        image = sweep(side, masks=600, method=method)
+        assert distance(solve(image, text), solve(image, text, ridge=0)) < 1e-5
+
+
+@pytest.mark.parametrize("p", [0.001, 0.5, 0.999])
+@pytest.mark.parametrize("m", [1, 2, 7, 40])
+def test_degenerate_samples_give_finite_numbers(p, m):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for n in (1, 2, 9):
+            explanation = solve(
+                sweep(Smooth(n, seed=1), masks=m, p=p), sweep(Smooth(3, seed=2), masks=m, p=p)
+            )
+            assert np.isfinite(explanation.e0)
+            assert np.isfinite(explanation.e1).all() and np.isfinite(explanation.e2).all()
+
+
+def test_a_side_pairs_with_itself():
+    side = sweep(Smooth(6, seed=1), masks=64)
+    explanation = solve(side, side)
+    np.testing.assert_allclose(explanation.cross, explanation.cross.T, atol=1e-12)
+
+
+def test_the_papers_filter_keeps_the_strongest_players_of_both_sides():
+    first = np.r_[np.arange(49.0), -np.arange(12.0)]
+    image, text = top_players(first, 49, 30)
+    assert len(text) == 6 and len(image) == 24  # ceil(12 * 30 / 61) = 6
+    assert image.tolist() == list(range(25, 49)) and text.tolist() == list(range(6, 12))
+    image, text = top_players(np.ones(57), 49, 72)
+    assert len(image) == 49 and len(text) == 8
+
+
+def test_memory_of_the_primal_fit_is_blocked(monkeypatch):
+    import fixlip.solver as solver
+
+    image = sweep(Smooth(9, seed=1), masks=300, p=0.4, method="independent")
+    text = sweep(Smooth(3, seed=2), masks=8)
+    whole = solve(image, text)
+    monkeypatch.setattr(solver, "BLOCK", 100)
+    assert distance(solve(image, text), whole) < 1e-10
+
+
+def test_enumerated_sides_are_not_shrunk():
+    image, text = (sweep(Smooth(n, seed=s), masks=enumerate_masks(n)) for n, s in ((7, 1), (4, 2)))
+    assert distance(solve(image, text), solve(image, text, ridge=0)) < 1e-12
