@@ -7,6 +7,8 @@ READY   = .venv/.ready
 
 # Threads that wait should sleep: on shared CPUs, spinning ones slow everything down.
 export OMP_WAIT_POLICY ?= PASSIVE
+# tqdm misses ipywidgets; plain text bars are what we want.
+export PYTHONWARNINGS ?= ignore:IProgress not found
 
 # The user's own words, untouched by make (value) and by the shell (environment).
 export EXPLAIN_IMAGE      := $(value IMAGE)
@@ -20,11 +22,11 @@ help:  ## list the targets
 	@echo
 	@echo "Without make (Windows: .venv\\Scripts\\python in place of .venv/bin/python):"
 	@echo "  python3 -m venv .venv && .venv/bin/python -m pip install -r requirements.lock -e ."
-	@echo "  .venv/bin/python -m fixlip.notebooks run      (make figures)"
+	@echo "  .venv/bin/python notebooks/run.py figures     (make figures)"
 	@echo "  .venv/bin/python -m pytest                    (make test)"
 
 figures: $(READY)  ## execute all notebooks on the demo model; figures go to figures/
-	$(PY) -m fixlip.notebooks run
+	$(PY) notebooks/run.py figures
 
 test: $(READY)  ## style, tests, and every notebook against its committed outputs
 	$(PY) -m ruff check .
@@ -32,10 +34,10 @@ test: $(READY)  ## style, tests, and every notebook against its committed output
 	$(PY) -m pytest
 
 notebooks: $(READY)  ## execute all notebooks and refresh their committed outputs
-	$(PY) -m fixlip.notebooks run --in-place
+	$(PY) notebooks/run.py refresh
 
 explain: $(if $(and $(value IMAGE),$(value CAPTION)),,explain-usage) $(READY)  ## IMAGE=photo.jpg CAPTION="a dog" [MODEL=ViT-B-32 PRETRAINED=openai]
-	@cd "$$EXPLAIN_FROM" && "$(CURDIR)/$(PY)" -P -m fixlip.notebooks explain \
+	@cd "$$EXPLAIN_FROM" && "$(CURDIR)/$(PY)" "$(CURDIR)/notebooks/run.py" explain \
 	  --image="$$EXPLAIN_IMAGE" --caption="$$EXPLAIN_CAPTION" \
 	  --model="$$EXPLAIN_MODEL" --pretrained="$$EXPLAIN_PRETRAINED"
 

@@ -5,3 +5,4 @@ import tempfile
 
 _folder = tempfile.TemporaryDirectory()
 os.environ.setdefault("FIXLIP_OUTPUT", _folder.name)
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm misses ipywidgets

@@ -1,0 +1,268 @@
+"""The notebooks keep to the conventions, and the runner keeps its promises."""
+
+import base64
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import run
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from fixlip import paths
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/])/(home|Users|root|tmp|mnt|opt|var/folders)/|[A-Z]:\\+Users"
+    f"|{re.escape(str(ROOT))}/|{re.escape(sys.prefix)}/"
+)
+MAX_LINES, MAX_BYTES = 25, 300_000
+
+
+def texts(bundle) -> list[str]:
+    """All text of an output, images left out."""
+    if bundle.output_type == "stream":
+        return [bundle.text]
+    data = bundle.get("data", {})
+    return [json.dumps(v, ensure_ascii=False) for k, v in data.items() if k[:6] != "image/"]
+
+
+def size(bundle) -> int:
+    """Bytes of the largest representation of an output."""
+    data = bundle.get("data", {"text/plain": bundle.get("text", "")})
+    return max(
+        len(base64.b64decode(v)) if k in ("image/png", "image/jpeg") else len(json.dumps(v))
+        for k, v in data.items()
+    )
+
+
+def faults(notebook) -> list[str]:
+    """Everything in which a notebook departs from the conventions of notebooks/README.md."""
+    found = []
+    title = notebook.cells[0] if notebook.cells else None
+    if title is None or title.cell_type != "markdown" or not title.source.startswith("# "):
+        found.append("does not begin with a title")
+    try:
+        for name, value in run.parameters(notebook).items():
+            if not isinstance(value, str | int | float | bool | list | None):
+                found.append(f"parameter {name} is not a flat literal")
+    except ValueError as error:
+        found.append(str(error))
+    if set(notebook.metadata) != {"kernelspec", "language_info"}:
+        found.append(f"metadata has {', '.join(notebook.metadata)}: make notebooks")
+    elif notebook.metadata.kernelspec.name != "python3":
+        found.append(f"its kernel is {notebook.metadata.kernelspec.name}, not python3")
+    count = 0
+    for number, cell in enumerate(notebook.cells):
+        where = f"cell {number}"
+        tags = cell.metadata.get("tags", [])
+        if {"papermill", "execution"} & set(cell.metadata) or "injected-parameters" in tags:
+            found.append(f"{where} has traces of a run: make notebooks")
+        if MACHINE_PATH.search(cell.source):
+            found.append(f"{where} names a path of one machine")
+        if cell.cell_type != "code":
+            continue
+        if cell.source.count("\n") >= MAX_LINES:
+            found.append(f"{where} has more than {MAX_LINES} lines")
+        count += bool(cell.source.strip())
+        if cell.execution_count != count and cell.source.strip():
+            found.append(f"{where} was not run in order, from the top: make notebooks")
+        if (
+            "nbval-check-output" in tags or "NBVAL_CHECK_OUTPUT" in cell.source
+        ) and not cell.outputs:
+            found.append(f"{where} has no output to check")
+        for bundle in cell.outputs:
+            if bundle.output_type == "error":
+                found.append(f"{where} failed: {bundle.ename}: {bundle.evalue}")
+                continue
+            if any(MACHINE_PATH.search(text) for text in texts(bundle)):
+                found.append(f"{where} prints a path of one machine")
+            if size(bundle) > MAX_BYTES:
+                found.append(f"{where} has an output of {size(bundle) // 1000} kB")
+    return found
+
+
+def test_notebooks_keep_to_the_conventions():
+    found = {}
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        if wrong := faults(notebook):
+            found[path.name] = wrong
+    assert found == {}
+
+
+def test_papermill_reads_the_same_parameters():
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        assert list(papermill.inspect_notebook(notebook)) == list(run.parameters(notebook))
+
+
+def test_every_fault_is_found():
+    """Negative control: a notebook that breaks every rule."""
+    image = base64.b64encode(bytes(MAX_BYTES + 1)).decode()
+    bad = new_notebook(
+        cells=[
+            new_code_cell("masks = 2 ** 4", metadata={"tags": ["parameters"]}, execution_count=1),
+            new_code_cell("x = 1\n" * 30, execution_count=3, metadata={"papermill": {}}),
+            new_code_cell("# NBVAL_CHECK_OUTPUT\nopen('/home/me/x.jpg')", execution_count=3),
+            new_code_cell(
+                "show()",
+                execution_count=4,
+                outputs=[
+                    new_output("display_data", {"image/png": image}),
+                    new_output("stream", text="saved /tmp/figure.pdf"),
+                    new_output("error", ename="KeyError", evalue="'a'", traceback=[]),
+                ],
+            ),
+        ],
+        metadata={"papermill": {}},
+    )
+    assert faults(bad) == [
+        "does not begin with a title",
+        "parameters must be one-line 'name = literal', not: masks = 2 ** 4",
+        "metadata has papermill: make notebooks",
+        "cell 1 has traces of a run: make notebooks",
+        "cell 1 has more than 25 lines",
+        "cell 1 was not run in order, from the top: make notebooks",
+        "cell 2 names a path of one machine",
+        "cell 2 has no output to check",
+        "cell 3 has an output of 300 kB",
+        "cell 3 prints a path of one machine",
+        "cell 3 failed: KeyError: 'a'",
+    ]
+
+
+def notebook(parameters: str, *sources: str):
+    """A notebook as the conventions want it: title, parameters, code."""
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# A title"),
+            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            *map(new_code_cell, sources),
+        ],
+        metadata={"kernelspec": run.KERNELSPEC},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A checkout with a space and braces in its path, three notebooks, and `run` called in it."""
+    clone = tmp_path / "a {clone}"
+    (clone / "notebooks").mkdir(parents=True)
+    (clone / "pyproject.toml").touch()
+    show = "print(caption)\nprint(model, image != '')"
+    save = (
+        "import os, pathlib, sys\n"
+        "figures = pathlib.Path(os.environ['FIXLIP_OUTPUT'])\n"
+        "figures.mkdir(parents=True, exist_ok=True)\n"
+        "(figures / 'made.txt').write_text(sys.executable);"
+    )
+    quick = notebook("image = ''\ncaption = 'a dog'  # text\nmodel: str = 'demo'", show, save)
+    broken = notebook("masks: int = 4\np: float = 0.5", "1 + 1", "raise ValueError(f'p is {p}')")
+    for name, content in {"00_quickstart": quick, "01_broken": broken, "02_fine": quick}.items():
+        nbformat.write(content, clone / "notebooks" / f"{name}.ipynb")
+    monkeypatch.chdir(clone)
+    monkeypatch.setattr(run, "ROOT", clone)
+    for name in ("FIXLIP_OUTPUT", "JUPYTER_PATH", "SOURCE_DATE_EPOCH", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "")  # run sets them: undo that afterwards
+        monkeypatch.delenv(name)
+    # a user's own kernel named python3, which belongs to something else and must not be taken
+    decoy = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    decoy.parent.mkdir(parents=True)
+    decoy.write_text('{"argv": ["false"], "display_name": "Other", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    return clone
+
+
+def test_run_goes_on_after_a_failure(folder, capsys):
+    before = {path.name: path.read_bytes() for path in folder.glob("notebooks/*")}
+    assert run.main(["figures", "01", "02_fine"]) == 1
+    said = capsys.readouterr().out
+    assert "[1/2] 01_broken ... FAILED" in said and "cell In [3]: ValueError: p is 0.5" in said
+    assert "[2/2] 02_fine ... ok" in said and "1 of 2 notebooks failed: 01_broken" in said
+    assert before == {path.name: path.read_bytes() for path in folder.glob("notebooks/*")}
+    copy = nbformat.read(folder / "runs" / "notebooks" / "02_fine.ipynb", as_version=4)
+    assert copy.cells[2].outputs[0].text == "a dog\ndemo False\n"
+    assert faults(copy) == []
+    # the kernel is this interpreter, and its figures belong to this checkout
+    assert (folder / "figures" / "made.txt").read_text() == sys.executable
+    assert not list(folder.glob("**/*.part"))
+
+
+def test_refreshing_in_place_twice_changes_nothing(folder):
+    path = folder / "notebooks" / "02_fine.ipynb"
+    assert run.main(["refresh", "02"]) == 0
+    once = path.read_bytes()
+    assert faults(nbformat.read(path, as_version=4)) == []
+    assert run.main(["refresh", "02"]) == 0
+    assert path.read_bytes() == once
+
+
+def test_explain_passes_any_words_on(folder, capsys):
+    caption = """a "red" star's {5}$ — 星\n\\n=%"""
+    (folder / "été photo.jpg").touch()
+    assert run.main(["explain", "--image=été photo.jpg", f"--caption={caption}"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("the result is in ")
+    results = Path(said.removeprefix("the result is in "))
+    copy = nbformat.read(results / "00_quickstart.ipynb", as_version=4)
+    assert copy.cells[3].outputs[0].text == f"{caption}\ndemo True\n"
+    assert (results / "made.txt").exists() and not (folder / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["figures", "01", "--set", "mask=8"],
+            "unknown parameter mask; this notebook has masks, p",
+        ),
+        (["figures", "01", "--set", "masks=many"], "expected masks=value with a value like 4"),
+        (["figures", "--set", "masks=8"], "--set goes with one notebook"),
+        (["figures", "07"], "no notebook called 07; there are 00_quickstart, 01_broken, 02_fine"),
+        (["explain", "--image=", "--caption=a"], "explain needs both"),
+        (["explain", "--image=no.jpg", "--caption=a"], "there is no image"),
+        (["explain", "--image=pyproject.toml", "--caption=a", "--pretrained=x"], "pretrained"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(folder, capsys, arguments, message):
+    assert run.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+    assert not (folder / "runs").exists()
+
+
+def test_unknown_parameters_are_refused_by_run(folder, capsys):
+    source = folder / "notebooks" / "02_fine.ipynb"
+    folders = {"copies": folder / "runs", "figures": folder / "runs"}
+    assert run.run([source], **folders, values={"captoin": "a"}) == ["02_fine"]
+    assert "unknown parameter captoin" in capsys.readouterr().out
+
+
+def test_settings_take_the_type_of_the_default():
+    content = notebook("n = 4\np = 0.5\nname = 'x'\nsure = False\nsizes = [1, 2]\nnothing = None")
+    settings = ["n=8", "p=1", "name=7", "sure=True", "sizes=[3]", "nothing=a=b"]
+    expected = {"n": 8, "p": 1.0, "name": "7", "sure": True, "sizes": [3], "nothing": "a=b"}
+    values = run.parse(content, settings)
+    assert values == expected and {k: type(v) for k, v in values.items()} == {
+        k: type(v) for k, v in expected.items()
+    }
+
+
+@pytest.mark.parametrize("line", ["a = b", "a, b = 1, 2", "a = [1,\n2]", "import os", "a: int"])
+def test_parameters_are_one_line_literals(line):
+    with pytest.raises(ValueError, match="one-line 'name = literal'"):
+        run.parameters(notebook(line))
+
+
+def test_output_follows_the_environment(folder, monkeypatch, tmp_path):
+    assert paths.output("a/b.pdf") == folder / "figures" / "a" / "b.pdf"
+    monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path / "elsewhere"))
+    assert paths.output("b.pdf") == tmp_path / "elsewhere" / "b.pdf"
+    assert (tmp_path / "elsewhere").is_dir()
