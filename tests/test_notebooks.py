@@ -115,7 +115,7 @@ def test_every_fault_is_found():
                 execution_count=4,
                 outputs=[
                     new_output("display_data", {"image/png": image}),
-                    new_output("stream", text="saved /tmp/figure.pdf"),
+                    new_output("stream", text="saved /home/me/figure.pdf"),
                     new_output("error", ename="KeyError", evalue="'a'", traceback=[]),
                 ],
             ),
