@@ -1,0 +1,267 @@
+"""The two sides of a pair, as games need them: masked images and captions, embedded."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from timm.layers import PatchEmbed
+from torch.nn.functional import normalize
+
+from fixlip import pictures
+from fixlip.players import Players, blocks, patches, regions, tokens, words
+
+if TYPE_CHECKING:
+    from fixlip.encoders import Encoder
+
+
+class _Side:
+    """What the image and the text side have in common: players, and their masked embeddings."""
+
+    batch_size: int
+
+    def __init__(self, encoder: Encoder, players: Players) -> None:
+        self.encoder = encoder
+        self.players = players
+
+    @property
+    def n(self) -> int:
+        """The number of players."""
+        return self.players.n
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the players, in playing order."""
+        return self.players.names
+
+    @torch.no_grad()
+    def embed(self, masks: torch.Tensor) -> torch.Tensor:
+        """Embed the input once for every mask, in one forward pass.
+
+        Parameters
+        ----------
+        masks : torch.Tensor of bool, shape (m, n)
+            True = kept.
+
+        Returns
+        -------
+        torch.Tensor, shape (m, D)
+            Embeddings of length 1, on the encoder's device, at least in float32.
+
+        Raises
+        ------
+        ValueError
+            If the masks have another shape or type, or an embedding is not finite.
+        """
+        masks = torch.as_tensor(masks)
+        if masks.ndim != 2 or masks.shape[1] != self.n or not len(masks):
+            raise ValueError(
+                f"masks of shape {tuple(masks.shape)} were given; expected (m, {self.n}): at least "
+                f"one row, and one column for each of the {self.n} players"
+            )
+        if masks.dtype != torch.bool:
+            raise ValueError(f"masks of type {masks.dtype} were given; expected torch.bool")
+        features = self._features(self.players.units(masks.to(self.encoder.device)))
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        if not features.isfinite().all():
+            raise ValueError(
+                f"the model gives embeddings that are not finite in {self.encoder.dtype}; load it "
+                "with dtype=torch.float32 or torch.bfloat16, or check its weights"
+            )
+        return normalize(features, dim=-1)
+
+
+class ImageSide(_Side):
+    """An image; a removed patch is zero after normalisation, the mean colour, in its place.
+
+    Attributes
+    ----------
+    picture : numpy.ndarray of uint8, shape (H, W, 3)
+        The image as the model sees it.
+    pixels : torch.Tensor, shape (1, 3, H, W)
+        The same, normalised, on the encoder's device.
+    grid : tuple of int
+        Rows and columns of patches.
+    """
+
+    batch_size = 64
+
+    def __init__(self, encoder: Encoder, image: object, players: object) -> None:
+        self._source = _source(image)
+        image = pictures.open_image(image)
+        self._size = image.size
+        seen = pictures.frame(image, encoder._geometry, crops=encoder._crops)
+        to_tensor, normalise = encoder._normalise
+        self.picture = np.array(seen)
+        self.pixels = normalise(to_tensor(seen))[None].to(encoder.device, encoder.dtype)
+        self.grid = _grid(encoder.model.visual)
+        super().__init__(encoder, self._group(encoder, players))
+
+    def _group(self, encoder: Encoder, players: object) -> Players:
+        if players == "patches":
+            return patches(*self.grid)
+        if isinstance(players, str):
+            size = re.fullmatch(r"(\d+)x\1", players)
+            if not size:
+                raise ValueError(
+                    f"image players {players!r} are unknown; expected 'patches', square blocks of "
+                    "patches such as '2x2', or boolean masks of regions"
+                )
+            return blocks(*self.grid, int(size[1]))
+        if not isinstance(players, Mapping):
+            players = {f"region {i}": mask for i, mask in enumerate(players, start=1)}
+        options = {"size": self._size, "crops": encoder._crops}
+        masks = {
+            name: pictures.coverage(mask, encoder._geometry, **options)
+            for name, mask in players.items()
+        }
+        return regions(masks, *self.grid)
+
+    @cached_property
+    def info(self) -> dict:
+        """Everything that determines the side, JSON-able."""
+        return {
+            "kind": "image",
+            "model": self.encoder.info,
+            "players": self.players.kind,
+            "grid": list(self.grid),
+            "owner": self.players.owner.tolist(),
+            "source": self._source,
+            "size": list(self._size),
+        }
+
+    def _features(self, units: torch.Tensor) -> torch.Tensor:
+        model, grid = self.encoder.model, self.grid
+        keep = units.reshape(-1, 1, *grid)  # (m, patches) -> (m, 1, rows, cols)
+        embedding = _patch_embedding(model.visual)
+        if embedding is None:  # patches are not embedded one by one: mask the pixels
+            high, wide = (
+                side // cells for side, cells in zip(self.pixels.shape[2:], grid, strict=True)
+            )
+            keep = keep.repeat_interleave(high, 2).repeat_interleave(wide, 3)  # (m, 1, H, W)
+            return model.encode_image(self.pixels * keep)
+
+        def remove_patches(module, args, output):
+            """Repeat the one row of patch embeddings, with that of a zero patch where removed."""
+            blank = module.forward(torch.zeros_like(args[0]))
+            if output.ndim == 3:
+                rows = keep.flatten(1)[:, :, None]  # (m, patches, 1), for (1, patches, width)
+            elif output.shape[2:] == grid:
+                rows = keep  # (m, 1, rows, cols), for (1, width, rows, cols)
+            else:
+                rows = keep.movedim(1, 3)  # (m, rows, cols, 1), for (1, rows, cols, width)
+            return torch.where(rows, output, blank)
+
+        with embedding.register_forward_hook(remove_patches):
+            return model.encode_image(self.pixels)  # (m, D)
+
+
+class TextSide(_Side):
+    """A caption; a removed token is hidden from attention, positions and ids stay.
+
+    Attributes
+    ----------
+    ids : torch.Tensor of int64, shape (1, L)
+        All token ids, on the encoder's device.
+    span : slice
+        The positions of the caption's own tokens; start, end and padding tokens always stay.
+    """
+
+    batch_size = 256
+
+    def __init__(self, encoder: Encoder, caption: str, players: str) -> None:
+        groupings = {"tokens": tokens, "words": words}
+        if players not in groupings:
+            raise ValueError(f"text players {players!r} are unknown; expected 'tokens' or 'words'")
+        self._caption = caption
+        self._read = encoder._reader.read(caption)
+        self.ids = torch.tensor([self._read.ids], device=encoder.device)
+        self.span = slice(self._read.start, self._read.stop)
+        self._pooled = _pooled_position(encoder.model, self.ids)
+        if self.span.start <= self._pooled < self.span.stop:
+            raise ValueError(
+                f"the model reads the caption's meaning at its token {self._pooled}, which is no "
+                "end token; pass the tokenizer that the model was made with, and leave special "
+                "tokens out of the caption"
+            )
+        super().__init__(encoder, groupings[players](self._read.pieces))
+
+    @cached_property
+    def info(self) -> dict:
+        """Everything that determines the side, JSON-able."""
+        return {
+            "kind": "text",
+            "model": self.encoder.info,
+            "players": self.players.kind,
+            "caption": self._caption,
+            "tokens": list(tokens(self._read.pieces).names),
+            "token_ids": list(self._read.ids[self.span]),
+            "owner": self.players.owner.tolist(),
+            "cut": self._read.cut,
+        }
+
+    def _features(self, units: torch.Tensor) -> torch.Tensor:
+        text = text_tower(self.encoder.model)
+        heads = text.transformer.resblocks[0].attn.num_heads
+        # In a causal tower nothing after the pooled position reaches it: leave that out, exactly.
+        length = self._pooled + 1 if text.attn_mask is not None else self.ids.shape[1]
+        hidden = units.new_zeros(len(units), self.ids.shape[1])  # (m, L)
+        hidden[:, self.span] = ~units
+        hidden = hidden[:, None, :length].repeat(1, length, 1)  # (m, queries, keys)
+        # A hidden token may see itself: nobody sees its row, and a row without keys would be NaN.
+        hidden.diagonal(dim1=1, dim2=2).fill_(False)
+
+        def hide_tokens(module, args, kwargs):
+            """Repeat the one row of token embeddings, each with its own attention mask."""
+            rows = args[0][:, :length].expand(
+                len(units), -1, -1
+            )  # (1, L, width) -> (m, length, width)
+            mask = torch.zeros(hidden.shape, dtype=rows.dtype, device=rows.device)
+            mask.masked_fill_(hidden, -math.inf)  # additive, as a boolean mask would be added as 1
+            if kwargs["attn_mask"] is not None:
+                mask += kwargs["attn_mask"][:length, :length]
+            mask = mask.repeat_interleave(heads, dim=0)  # (m * heads, length, length)
+            return (rows,), {**kwargs, "attn_mask": mask}
+
+        with text.transformer.register_forward_pre_hook(hide_tokens, with_kwargs=True):
+            return self.encoder.model.encode_text(self.ids)  # (m, D)
+
+
+def _source(image: object) -> str:
+    """Return the name of the file that an image came from, or "array"."""
+    path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    return Path(path).name or "array"
+
+
+def text_tower(model: torch.nn.Module) -> torch.nn.Module:
+    """Return what has the text tower's `transformer` and `attn_mask`: in CLIP, the model itself."""
+    return model.text if hasattr(model, "text") else model
+
+
+def _pooled_position(model: torch.nn.Module, ids: torch.Tensor) -> int:
+    """Return the position whose output is the embedding of the caption."""
+    text = text_tower(model)
+    kind = text.text_pool_type if text is model else text.pool_type
+    if kind == "eos":
+        end = model.text_eos_id if text is model else text.eos_id
+        return int((ids[0] == end).int().argmax())
+    return {"first": 0, "last": ids.shape[1] - 1, "argmax": int(ids[0].argmax())}[kind]
+
+
+def _patch_embedding(visual: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the module that embeds every patch by itself, if the tower has one."""
+    if hasattr(visual, "conv1"):  # open_clip's own
+        return visual.conv1
+    embedding = visual.trunk.patch_embed  # timm's
+    return embedding if type(embedding) is PatchEmbed else None
+
+
+def _grid(visual: torch.nn.Module) -> tuple[int, int]:
+    """Return the rows and columns of patches."""
+    return tuple((visual if hasattr(visual, "conv1") else visual.trunk.patch_embed).grid_size)
