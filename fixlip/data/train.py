@@ -125,12 +125,22 @@ def encode_text(model: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor) -
         (C, D) normalised embeddings; with nothing hidden, exactly `model.encode_text`.
     """
     text = getattr(model, "text", model)
-    causal = text.attn_mask is not None
-    if causal:  # what follows the end token cannot be seen: leave it out
-        length = int((ids != 0).sum(dim=1).max())
-        ids, keep = ids[:, :length], keep[:, :length]
+    if text.attn_mask is None:
+        return _encode_text(text, ids, keep)
+    # Nothing sees what follows the end token: shorter captions are embedded without their padding.
+    lengths = (ids != 0).sum(dim=1)
+    order = lengths.argsort(stable=True)
+    parts = []
+    for rows in order.chunk(4):
+        length = int(lengths[rows].max())
+        parts.append(_encode_text(text, ids[rows, :length], keep[rows, :length]))
+    return torch.cat(parts)[order.argsort()]
+
+
+def _encode_text(text: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     length = ids.shape[1]
-    mask = text.attn_mask[:length, :length] if causal else None  # (L, L)
+    mask = text.attn_mask  # (context, context) if causal
+    mask = None if mask is None else mask[:length, :length]
     if not keep.all():
         hidden = torch.zeros(keep.shape).masked_fill_(~keep, -math.inf)[:, None, :]  # (C, 1, L)
         mask = hidden.expand(-1, length, -1) if mask is None else hidden + mask  # (C, L, L)
@@ -138,10 +148,10 @@ def encode_text(model: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor) -
         mask = mask.repeat_interleave(heads, dim=0)  # (C * heads, L, L)
     x = text.token_embedding(ids) + text.positional_embedding[:length]  # (C, L, width)
     x = text.ln_final(text.transformer(x, attn_mask=mask))
-    if causal:
-        x = x[torch.arange(len(ids)), ids.argmax(dim=1)] @ text.text_projection  # (C, D)
-    else:
+    if text.attn_mask is None:
         x = text.text_projection(x[:, -1])  # (C, D)
+    else:
+        x = x[torch.arange(len(ids)), ids.argmax(dim=1)] @ text.text_projection  # (C, D)
     return normalize(x, dim=-1)
 
 
@@ -251,14 +261,15 @@ def train(
         torch.manual_seed(seed)
         model = build_model(name, patch_dropout=recipe.patch_dropout)
     optimiser = make_optimiser(model)
-    first = 0
+    first, spent = 0, 0.0
+    started = time.process_time()
     if resume:
         if not checkpoint.is_file():
             raise FileNotFoundError(f"nothing to resume: {checkpoint} does not exist")
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
+        first, spent = state["step"], state["cpu_seconds"]
     elif recipe.start_from:
         start_from(model, MODELS / recipe.start_from)
     length = model.context_length
@@ -291,19 +302,24 @@ def train(
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         losses.append(loss.item())
-        done = step + 1
+        done, cpu_seconds = step + 1, spent + time.process_time() - started
         if done % 50 == 0 or done == last:
             entry = {
                 "step": done,
                 "loss": round(sum(losses) / len(losses), 4),
                 "scale": round(model.logit_scale.exp().item(), 2),
-                "cpu_seconds": round(time.process_time(), 1),
+                "cpu_seconds": round(cpu_seconds, 1),
             }
             log.write(json.dumps(entry) + "\n")
             log.flush()
             losses = []
         if done % save_every == 0 or done == last:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
+            state = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": done,
+                "cpu_seconds": cpu_seconds,
+            }
             _atomically(checkpoint, lambda path, state=state: torch.save(state, path))
             write_model(model, name, out)
     log.close()
