@@ -75,7 +75,7 @@ def test_the_tokenizer_files_give_the_training_ids(name, tmp_path):
     kind, length = RECIPES[name].kind, config["context_length"]
     write_model(build_model(name), name, tmp_path)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
-    texts = ["a red star", "Star ring  moon", "a red dog", "", " ".join(["star"] * 30)]
+    texts = ["a red star", "Star, ring\n moon.", "a red dog", "", " ".join(["star"] * 30)]
     assert tokenizer(texts).tolist() == [encode(text, kind, length=length) for text in texts]
     ids = vocabulary(kind)
     assert ids["<pad>"] == 0 and ids["<unk>"] in tokenizer("a red dog")[0]

@@ -15,8 +15,8 @@ from fixlip.data.scenes import (
     COMBINATIONS,
     GRID,
     HELD_OUT,
+    IMAGE_SIZE,
     INVERSE,
-    PATCH_SIZE,
     SHAPES,
     Caption,
     Scene,
@@ -58,6 +58,7 @@ def make_batch(
     images: int,
     kind: str,
     length: int,
+    grid: int = GRID,
     singles: bool = False,
     masking: bool = False,
 ) -> Batch:
@@ -74,6 +75,8 @@ def make_batch(
         Which vocabulary.
     length : int
         Context length L.
+    grid : int
+        Patches per side of the model, for `masking`.
     singles : bool
         Scenes of one object only (the start of the curriculum).
     masking : bool
@@ -92,7 +95,7 @@ def make_batch(
     pixels = np.stack([scene.image() for scene in scenes])  # (B, 48, 48, 3)
     pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
     if masking:
-        pixels *= torch.from_numpy(_patch_masks(rng, images))
+        pixels *= torch.from_numpy(_patch_masks(rng, images, grid))
     ids, keep, kept = _encode(rng, list(columns), kind, length, masking)
     truth = truth_matrix(scenes, list(columns), kept)
     pairs = np.array(own)
@@ -189,11 +192,11 @@ def _negatives(rng: np.random.Generator, caption: Caption) -> list[Caption]:
     return negatives
 
 
-def _patch_masks(rng: np.random.Generator, images: int) -> np.ndarray:
+def _patch_masks(rng: np.random.Generator, images: int, grid: int) -> np.ndarray:
     """(B, 1, 48, 48) float32: zero on patches hidden at a random rate in 60 % of the images."""
     rate = rng.uniform(0, 0.7, size=images) * (rng.random(images) < 0.6)
-    keep = rng.random((images, GRID, GRID)) >= rate[:, None, None]
-    keep = keep.repeat(PATCH_SIZE, axis=1).repeat(PATCH_SIZE, axis=2)
+    keep = rng.random((images, grid, grid)) >= rate[:, None, None]
+    keep = keep.repeat(IMAGE_SIZE // grid, axis=1).repeat(IMAGE_SIZE // grid, axis=2)
     return keep[:, None].astype(np.float32)
 
 

@@ -1,5 +1,7 @@
 """The demo models' vocabulary (one token per plain word) and its Hugging Face tokenizer files."""
 
+import json
+import re
 from pathlib import Path
 
 from fixlip.data.scenes import COLOURS, SHAPES
@@ -34,19 +36,21 @@ def encode(caption: str, kind: str, *, length: int) -> list[int]:
     """Token ids of a caption, padded to `length`: the same as the saved tokenizer gives, faster."""
     ids = vocabulary(kind)
     row = [ids[START]] if kind == "clip" else []
-    row += [ids.get(word, ids[UNKNOWN]) for word in caption.lower().split()]
+    row += [ids.get(word, ids[UNKNOWN]) for word in re.findall(r"\w+", caption.lower())]
     row = [*row[: length - 1], ids[END]]
     return row + [ids[PAD]] * (length - len(row))
 
 
 def write_tokenizer(folder: Path, kind: str, *, length: int) -> None:
     """Write the files from which `open_clip.get_tokenizer("local-dir:...")` works offline."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     ids = vocabulary(kind)
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(Regex(r"[^\w\s]+"), " ")]  # no punctuation
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     start = f"{START} " if kind == "clip" else ""
     special = [(token, ids[token]) for token in (START, END) if token in ids]
@@ -59,3 +63,7 @@ def write_tokenizer(folder: Path, kind: str, *, length: int) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=length, padding_side="right", **names
     ).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # the name that transformers 4 knows too
+    path.write_text(json.dumps(config, indent=2) + "\n")

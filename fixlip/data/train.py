@@ -31,6 +31,7 @@ class Recipe:
     """How a demo model is trained; fractions are of the number of steps."""
 
     kind: str  # "clip" (softmax loss) or "siglip" (sigmoid loss)
+    grid: int  # patches per side
     steps: int
     images: int = 128  # per step
     learning_rate: float = 1e-3
@@ -42,9 +43,17 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "demo-clip": Recipe("clip", steps=4000),
-    "demo-siglip": Recipe("siglip", steps=5000, images=96),
-    "demo-siglip-fine": Recipe("siglip", steps=1500, singles=0.0, start_from="demo-siglip"),
+    "demo-clip": Recipe("clip", grid=6, steps=4000),
+    "demo-siglip": Recipe("siglip", grid=6, steps=5000, images=96),
+    "demo-siglip-fine": Recipe(
+        "siglip",
+        grid=12,
+        steps=1500,
+        images=96,
+        singles=0.0,
+        patch_dropout=0.5,
+        start_from="demo-siglip",
+    ),
 }
 
 
@@ -66,14 +75,14 @@ def model_config(name: str) -> dict:
     if kind == "clip":
         model["vision_cfg"] = {
             "image_size": 48,
-            "patch_size": 8,
+            "patch_size": 48 // RECIPES[name].grid,
             "width": 128,
             "head_width": 32,
             "layers": 4,
             "mlp_ratio": 2.0,
         }
     else:
-        patch = 4 if name.endswith("fine") else 8
+        patch = 48 // RECIPES[name].grid
         model |= {"init_logit_scale": math.log(10), "init_logit_bias": -6.0, "custom_text": True}
         model["vision_cfg"] = {
             "image_size": 48,
@@ -287,9 +296,11 @@ def train(
             images=recipe.images,
             kind=recipe.kind,
             length=length,
+            grid=recipe.grid,
             singles=step < recipe.singles * recipe.steps,
             masking=masking,
         )
+        model.visual.train(not masking)  # patch dropout is the only thing that this switches
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
         with torch.random.fork_rng():  # patch dropout draws from torch's own generator
