@@ -7,13 +7,24 @@ from fixlip.sampler import MaskSample, Sweep, split_budget, sweep
 from fixlip.solver import solve, solve_dense
 
 __all__ = [
+    "Encoder",
     "Explanation",
     "Game",
     "MaskSample",
     "Sweep",
     "explain",
+    "load",
     "solve",
     "solve_dense",
     "split_budget",
     "sweep",
 ]
+
+
+def __getattr__(name: str):
+    """Import the encoders, and open_clip with them, only when asked for: the core needs none."""
+    if name in ("Encoder", "load"):
+        from fixlip import encoders
+
+        return getattr(encoders, name)
+    raise AttributeError(f"module 'fixlip' has no attribute {name!r}")

@@ -98,7 +98,8 @@ class Explanation:
 
         Examples
         --------
-        >>> e = Explanation(1.0, np.array([2.0, 3.0]), np.array([[0, 5.0], [5.0, 0]]), ("a", "b"), 1)
+        >>> first, pairs = np.array([2.0, 3.0]), np.array([[0, 5.0], [5.0, 0]])
+        >>> e = Explanation(1.0, first, pairs, ("a", "b"), 1)
         >>> e.value(np.array([[False, False], [True, False], [True, True]])).tolist()
         [1.0, 3.0, 11.0]
         """
@@ -133,8 +134,10 @@ class Explanation:
         of_text = {i >= self.n_image for i in index}
         if len(of_text) != 1:
             raise ValueError(f"{player!r}: name one or more players, all of the same side")
-        return self.cross[:, np.array(index) - self.n_image].sum(1) if of_text.pop() else (
-            self.cross[index].sum(0)
+        return (
+            self.cross[:, np.array(index) - self.n_image].sum(1)
+            if of_text.pop()
+            else (self.cross[index].sum(0))
         )
 
     def index(self, player: Player) -> int:
@@ -155,7 +158,9 @@ class Explanation:
         """Spread values of the image players (n_I,) over the image's patches, (rows, columns)."""
         info = self.info.get(side, {})
         if "grid" not in info:
-            raise ValueError(f"the {side} side has no patch grid: {info.get('kind', 'unknown side')}")
+            raise ValueError(
+                f"the {side} side has no patch grid: {info.get('kind', 'unknown side')}"
+            )
         return np.asarray(values)[np.array(info["owner"])].reshape(info["grid"])
 
     def strongest(self, count: int = 10, *, cross: bool = False) -> list[tuple[int, int, float]]:
@@ -168,7 +173,9 @@ class Explanation:
         return [(int(i[o]), int(j[o]), float(self.e2[i[o], j[o]])) for o in order]
 
     def __repr__(self) -> str:
-        name = self.info.get("image", self.info.get("text", {})).get("model", {}).get("name", "game")
+        name = (
+            self.info.get("image", self.info.get("text", {})).get("model", {}).get("name", "game")
+        )
         return (
             f"Explanation({name}: {self.n_image} image + {self.n_text} text players, "
             f"p={self.p[0]:g}/{self.p[1]:g}, e0={self.e0:.4g}, value {self.empty_value:.4g} empty, "
@@ -315,4 +322,4 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["about"]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["about"]

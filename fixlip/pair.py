@@ -77,6 +77,4 @@ def explain(
         sweep(side, masks=m, p=q, seed=s, method=method, batch_size=batch_size, progress=progress)
         for side, m, q, s in zip(sides, (m_image, m_text), (p_image, p_text), seeds, strict=True)
     ]
-    return solve(
-        *swept, order=order, ridge=ridge, basis=basis, k=k, scale=scale, bias=bias
-    )
+    return solve(*swept, order=order, ridge=ridge, basis=basis, k=k, scale=scale, bias=bias)

@@ -182,7 +182,7 @@ def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
 
 
 def _probability(kept: torch.Tensor, n: int, p: float) -> torch.Tensor:
-    """Probability of one mask with ``kept`` of n players, in logs so that large n do not underflow."""
+    """Probability of one mask with ``kept`` of n players; in logs, where no n underflows."""
     return torch.exp(kept * math.log(p) + (n - kept) * math.log1p(-p))
 
 

@@ -1,4 +1,4 @@
-"""From two sweeps to an explanation: weighted least squares by the splitting theorem, and its oracle.
+"""From two sweeps to an explanation: least squares by the splitting theorem, and its oracle.
 
 Letters: n_I, n_T players; m_I, m_T masks; Z (m, n) masks as numbers, w (m,) weights of sum 1;
 E (m, D) embeddings. The game's value for image mask a and text mask b is <E_a, F_b>, so the fit
@@ -123,8 +123,18 @@ def solve(
     e2[: image.n, image.n :], e2[image.n :, : image.n] = C, C.T
     e1 = torch.cat([g1 - C @ ybar, h1 - zbar @ C])
     e0 = g0 + h0 - centre + zbar @ C @ ybar
-    return pack(image_sweep, text_sweep, e0, e1, e2, scale=scale, bias=bias, order=order,
-                ridge=ridge, basis=basis)
+    return pack(
+        image_sweep,
+        text_sweep,
+        e0,
+        e1,
+        e2,
+        scale=scale,
+        bias=bias,
+        order=order,
+        ridge=ridge,
+        basis=basis,
+    )
 
 
 def top_players(first: np.ndarray, n_image: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -234,7 +244,7 @@ class _System:
     def polynomial(
         self, Y: torch.Tensor, among: torch.Tensor, ridge: float | str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit one target (m, 1) by monomials in z: constant, first (n,), pairs (n, n) among some."""
+        """Fit one target (m, 1) by monomials in z: constant, first (n,), pairs (n, n)."""
         c, a, b = self._fit(Y, among, ridge)
         B = torch.zeros(self.n, self.n, dtype=torch.float64, device=b.device)
         i, j = torch.triu_indices(len(among), len(among), 1)
@@ -449,16 +459,32 @@ def solve_dense(
     c, e1, pairs = dense_fit(masks, weights, values, i, j)
     e2 = torch.zeros(n, n, dtype=torch.float64)
     e2[i, j] = e2[j, i] = pairs
-    return pack(image_sweep, text_sweep, c, e1, e2, scale=scale, bias=bias, order=order,
-                ridge=0.0, basis=basis)
+    return pack(
+        image_sweep,
+        text_sweep,
+        c,
+        e1,
+        e2,
+        scale=scale,
+        bias=bias,
+        order=order,
+        ridge=0.0,
+        basis=basis,
+    )
 
 
 def dense_fit(
-    masks: torch.Tensor, weights: torch.Tensor, values: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+    masks: torch.Tensor,
+    weights: torch.Tensor,
+    values: torch.Tensor,
+    i: torch.Tensor,
+    j: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weighted least squares on 1, z_i and the products z_i z_j named by index: three parts."""
     design = torch.cat([torch.ones(len(masks), 1), masks, masks[:, i] * masks[:, j]], 1)
     root = weights.sqrt()[:, None]
-    solution = torch.linalg.lstsq(root * design, root * values[:, None], driver="gelsd").solution[:, 0]
+    solution = torch.linalg.lstsq(root * design, root * values[:, None], driver="gelsd").solution[
+        :, 0
+    ]
     n = masks.shape[1]
     return solution[0], solution[1 : n + 1], solution[n + 1 :]

@@ -90,7 +90,9 @@ def test_distinct_masks_are_distinct_and_weighted_by_mass(n, m, p):
     exact = torch.tensor([probability(mask, p) for mask in sample.masks.tolist()])
     listed = torch.isclose(sample.weights, exact.double(), rtol=1e-9)
     if m == 119:  # the masses that the border trick lists at the paper's budget
-        assert exact[listed].sum().item() == pytest.approx({0.5: 0.0, 0.3: 0.552, 0.7: 0.552}[p], abs=1e-3)
+        assert exact[listed].sum().item() == pytest.approx(
+            {0.5: 0.0, 0.3: 0.552, 0.7: 0.552}[p], abs=1e-3
+        )
 
 
 def test_the_reference_weighting_over_weights_the_drawn_masks():
@@ -174,7 +176,7 @@ def test_impossible_numbers_of_masks_are_refused(masks):
 
 def test_masks_of_the_wrong_shape_or_type_are_refused():
     ones = torch.ones(3, dtype=torch.float64)
-    with pytest.raises(TypeError, match="boolean torch tensor, got dtype torch.float32"):
+    with pytest.raises(TypeError, match=r"boolean torch tensor, got dtype torch\.float32"):
         MaskSample(torch.ones(3, 4), ones)
     with pytest.raises(TypeError, match="got list"):
         MaskSample([[True]], ones)

@@ -41,7 +41,9 @@ def test_split_equals_dense_for_order_one_and_arbitrary_weights():
         weights = torch.rand(90, generator=rng, dtype=torch.float64) + 0.1
         swept.append(sweep(Smooth(n, seed=seed), masks=MaskSample(masks, weights, 0.4)))
     for order in (1, 2):
-        assert distance(solve(*swept, order=order, ridge=0), solve_dense(*swept, order=order)) < 1e-9
+        assert (
+            distance(solve(*swept, order=order, ridge=0), solve_dense(*swept, order=order)) < 1e-9
+        )
     assert not solve(*swept, order=1).e2.any()
 
 
@@ -63,7 +65,9 @@ def test_first_order_fit_of_an_enumerated_game_is_the_banzhaf_value():
     np.testing.assert_allclose(first.e1, second.attributions(), atol=1e-12)
 
 
-@pytest.mark.parametrize(("p", "method"), [(0.5, "antithetic"), (0.3, "antithetic"), (0.6, "independent")])
+@pytest.mark.parametrize(
+    ("p", "method"), [(0.5, "antithetic"), (0.3, "antithetic"), (0.6, "independent")]
+)
 def test_within_side_terms_of_a_known_polynomial_are_recovered(p, method):
     # a constant text embedding leaves the image polynomial projected on it
     side = Polynomial(7, seed=3)
@@ -94,7 +98,8 @@ def test_a_shifted_weighting_breaks_the_agreement():
 def test_scale_and_bias_are_the_models_own_or_as_asked():
     model = {"name": "toy", "fingerprint": "f", "logit_scale": 10.0, "logit_bias": -2.0}
     swept = [
-        sweep(Smooth(n, seed=s, info={"model": model}), masks=64, p=0.3) for n, s in ((6, 1), (5, 2))
+        sweep(Smooth(n, seed=s, info={"model": model}), masks=64, p=0.3)
+        for n, s in ((6, 1), (5, 2))
     ]
     own, cosine = solve(*swept), solve(*swept, scale=1, bias=0)
     np.testing.assert_allclose(own.e1, 10 * cosine.e1)
@@ -108,7 +113,7 @@ def test_sides_of_different_models_do_not_pair():
         info = {"model": {"name": f"model-{print_}", "fingerprint": print_}}
         return sweep(Smooth(5, width=width, seed=seed, info=info), masks=32)
 
-    with pytest.raises(ValueError, match="one side belongs to model-a .* the other to model-b"):
+    with pytest.raises(ValueError, match=r"one side belongs to model-a .* the other to model-b"):
         solve(side(1, "a"), side(2, "b"))
     with pytest.raises(ValueError, match="width 16 and 8"):
         solve(side(1, "a"), side(2, "a", width=8))

@@ -1,0 +1,217 @@
+"""Pictures of an explanation: one panel per function, which takes an ``ax`` and gives it back.
+
+One colour scale everywhere: red raises the similarity, blue lowers it, white is nothing, and
+`limit` is the size at which a colour is full. Give several panels the same limit to compare them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.patches import FancyArrowPatch
+
+from fixlip.explanation import Explanation, Player
+
+COLOURS = "RdBu_r"
+
+
+def picture(explanation: Explanation, *, ax: Axes | None = None, grey: bool = False) -> Axes:
+    """Draw the image as the model saw it, in units of patches; pale and grey as a background."""
+    ax = _axes(ax)
+    rows, columns = explanation.info["image"]["grid"]
+    if explanation.picture is not None:
+        shown = explanation.picture
+        if grey:  # red and blue are kept for interactions
+            shown = np.repeat(90 + 0.65 * shown.mean(2, keepdims=True), 3, axis=2).astype(np.uint8)
+        ax.imshow(shown, extent=(0, columns, rows, 0))
+    ax.set_xlim(0, columns)
+    ax.set_ylim(rows, 0)
+    ax.set_aspect("equal")
+    ax.set_axis_off()
+    return ax
+
+
+def heatmap(
+    explanation: Explanation,
+    player: Player | Sequence[Player],
+    *,
+    ax: Axes | None = None,
+    limit: float | None = None,
+) -> Axes:
+    """Draw the interactions of one word (or a span of words) with every patch over the picture.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        With a patch grid on its image side.
+    player : int, str or a sequence of them
+        Text player(s), as in `Explanation.given`.
+    ax : Axes, optional
+        A new one by default.
+    limit : float, optional
+        Interaction at which the colour is full; by default the largest of this map.
+    """
+    ax = _axes(ax)
+    patches = explanation.on_grid(explanation.given(player))  # (rows, columns)
+    limit = limit or _largest(patches)
+    picture(explanation, ax=ax, grey=True)
+    # strength is opacity as well, so that the picture shows wherever a word says nothing
+    opacity = 0.15 + 0.75 * np.clip(np.abs(patches) / limit, 0, 1)
+    ax.imshow(
+        patches,
+        cmap=COLOURS,
+        vmin=-limit,
+        vmax=limit,
+        alpha=opacity,
+        extent=(*ax.get_xlim(), *ax.get_ylim()),
+        interpolation="nearest",
+    )
+    ax.set_title(_label(explanation, player))
+    return ax
+
+
+def graph(
+    explanation: Explanation,
+    *,
+    count: int = 24,
+    ax: Axes | None = None,
+    limit: float | None = None,
+) -> Axes:
+    """Draw the strongest interactions as edges between patches on the picture and words beside it.
+
+    Width is strength and colour is sign; edges within the image are thin arcs on the picture, edges
+    within the caption arcs beside the words. Words are written on their first-order term's colour.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    count : int
+        How many edges, the strongest of all pairs.
+    ax : Axes, optional
+    limit : float, optional
+        Interaction at which colour and width are full; by default the largest one drawn.
+    """
+    ax = _axes(ax)
+    edges = explanation.strongest(count)
+    limit = limit or _largest([value for *_, value in edges])
+    picture(explanation, ax=ax, grey=True)
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()  # in patches, top < bottom
+    words = explanation.players[explanation.n_image :]
+    where = _patch_centres(explanation)  # (n_I, 2)
+    step = (bottom - top) * max(1 / len(words), 0.09)  # long captions reach beyond the picture
+    heights = (bottom + top) / 2 + (np.arange(len(words)) - (len(words) - 1) / 2) * step
+    x_words = right + 0.18 * (right - left)
+    where = np.concatenate([where, np.column_stack([np.full(len(words), x_words), heights])])
+    norm, colours = Normalize(-limit, limit), plt.get_cmap(COLOURS)
+    for i, j, value in reversed(edges):  # strongest last, on top
+        size = min(abs(value) / limit, 1)
+        bend = {(True, True): 0.25, (False, False): -0.5}.get(
+            (i < explanation.n_image, j < explanation.n_image), 0.0
+        )
+        ax.add_patch(
+            FancyArrowPatch(
+                where[i],
+                where[j],
+                arrowstyle="-",
+                connectionstyle=f"arc3,rad={bend}",
+                color=colours(norm(value)),
+                linewidth=0.6 + 4.4 * size,
+                alpha=0.35 + 0.6 * size,
+                shrinkA=0,
+                shrinkB=0,
+                capstyle="round",
+                clip_on=False,
+            )
+        )
+    named = {i for i, j, _ in edges} | {j for i, j, _ in edges}
+    patches = [i for i in sorted(named) if i < explanation.n_image]
+    ax.scatter(*where[patches].T, s=14, color="white", edgecolor="black", linewidth=0.8, zorder=3)
+    first = Normalize(*(np.array([-1, 1]) * _largest(explanation.e1)))
+    for word, y, term in zip(words, heights, explanation.e1[explanation.n_image :], strict=True):
+        shade = colours(first(term))
+        ax.text(
+            x_words,
+            y,
+            word,
+            ha="left",
+            va="center",
+            clip_on=False,
+            zorder=4,
+            color="white" if np.dot(shade[:3], [0.3, 0.6, 0.1]) < 0.5 else "black",
+            bbox={"boxstyle": "round,pad=0.3", "facecolor": shade, "edgecolor": "0.6"},
+        )
+    ax.set_xlim(left, right + 0.6 * (right - left))
+    ax.set_ylim(max(bottom, heights[-1] + step / 2), min(top, heights[0] - step / 2))
+    ax.set_title(f"the {len(edges)} strongest interactions")
+    return ax
+
+
+def bars(
+    explanation: Explanation,
+    *,
+    count: int = 12,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the largest first-order terms as horizontal bars, largest on top.
+
+    Parameters
+    ----------
+    explanation : Explanation
+    count : int
+        How many players.
+    ax : Axes, optional
+    """
+    ax = _axes(ax)
+    order = np.argsort(-np.abs(explanation.e1), kind="stable")[:count]
+    terms = explanation.e1[order]
+    limit = _largest(terms)
+    ax.barh(
+        np.arange(len(order)),
+        terms,
+        edgecolor="0.4",
+        linewidth=0.6,
+        color=plt.get_cmap(COLOURS)(Normalize(-limit, limit)(terms)),
+    )
+    ax.set_yticks(np.arange(len(order)), [explanation.players[i] for i in order])
+    ax.invert_yaxis()
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set_xlabel("first-order term")
+    ax.set_title(f"the {len(order)} largest first-order terms")
+    for edge in ("top", "right"):
+        ax.spines[edge].set_visible(False)
+    return ax
+
+
+def colourbar(limit: float, ax: Axes | Sequence[Axes], *, label: str = "interaction") -> Colorbar:
+    """Add the colour scale of panels drawn with this limit beside them."""
+    axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel().tolist()
+    scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
+    return axes[0].figure.colorbar(scale, ax=axes, label=label, shrink=0.75)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def _largest(values: np.ndarray | Sequence[float]) -> float:
+    """The largest magnitude, or 1 where all is zero (an all-white panel needs some scale)."""
+    return float(np.max(np.abs(values), initial=0)) or 1.0
+
+
+def _label(explanation: Explanation, player: Player | Sequence[Player]) -> str:
+    several = isinstance(player, Sequence) and not isinstance(player, str)
+    index = [explanation.index(one) for one in (player if several else [player])]
+    return " ".join(explanation.players[i] for i in index)
+
+
+def _patch_centres(explanation: Explanation) -> np.ndarray:
+    """Centre of every image player in units of patches, (n_I, 2) as x, y."""
+    owner = np.array(explanation.info["image"]["owner"]).reshape(explanation.info["image"]["grid"])
+    centres = [np.argwhere(owner == i)[:, ::-1].mean(0) + 0.5 for i in range(explanation.n_image)]
+    return np.array(centres)
