@@ -481,10 +481,11 @@ def dense_fit(
     j: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weighted least squares on 1, z_i and the products z_i z_j named by index: three parts."""
-    design = torch.cat([torch.ones(len(masks), 1), masks, masks[:, i] * masks[:, j]], 1)
+    m, n = masks.shape
     root = weights.sqrt()[:, None]
-    solution = torch.linalg.lstsq(root * design, root * values[:, None], driver="gelsd").solution[
-        :, 0
-    ]
-    n = masks.shape[1]
+    design = torch.empty(m, 1 + n + len(i), dtype=torch.float64)  # in place: it is large
+    design[:, :1], design[:, 1 : n + 1] = 1, masks
+    torch.mul(masks[:, i], masks[:, j], out=design[:, n + 1 :])
+    fit = torch.linalg.lstsq(design.mul_(root), root * values[:, None], driver="gelsd")
+    solution = fit.solution[:, 0]
     return solution[0], solution[1 : n + 1], solution[n + 1 :]
