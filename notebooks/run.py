@@ -166,7 +166,7 @@ def run(
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             # A kernel named python3 may be installed for another interpreter: this one goes first.
-            quiet = ["--IPKernelApp.log_level=ERROR"]
+            quiet = ["--IPKernelApp.log_level=CRITICAL"]
             write_kernel_spec(Path(folder) / "kernels" / KERNELSPEC["name"], extra_arguments=quiet)
             os.environ["JUPYTER_PATH"] = folder
             os.environ["FIXLIP_OUTPUT"] = str(figures)
