@@ -29,9 +29,11 @@ figures: $(READY)  ## execute all notebooks on the demo model; figures go to fig
 	$(PY) notebooks/run.py figures
 
 test: $(READY)  ## style, tests, and every notebook against its committed outputs
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m pytest
+	@status=0; \
+	$(PY) -m ruff check . || status=1; \
+	$(PY) -m ruff format --check . || status=1; \
+	$(PY) -m pytest || status=1; \
+	exit $$status
 
 notebooks: $(READY)  ## execute all notebooks and refresh their committed outputs
 	$(PY) notebooks/run.py refresh
