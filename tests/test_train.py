@@ -29,14 +29,9 @@ NAMES = list(RECIPES)
 
 
 def tiny(name: str, **changes):
-    """A recipe of 3 steps that passes through every stage of the schedule."""
-    changes = {
-        "steps": 3,
-        "images": 8,
-        "singles": 0.3,
-        "masking": 0.6,
-        "start_from": None,
-    } | changes
+    """A recipe of 3 steps that passes through every stage of the curriculum."""
+    stages = {"singles": 0.3, "relations": 0.4, "masking": 0.6, "softmax": (0.0, 0.6)}
+    changes = {"steps": 3, "images": 8, "start_from": None} | stages | changes
     return replace(RECIPES[name], **changes)
 
 
@@ -94,11 +89,14 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not torch.equal(first.images, other.images)
 
 
+@pytest.mark.parametrize("stage", ["singles", "binding", "relations"])
 @pytest.mark.parametrize("masking", [False, True])
-def test_batches_show_no_held_out_combination(masking):
+def test_batches_show_no_held_out_combination(stage, masking):
     words = list(vocabulary("siglip"))
     for step in range(10):
-        batch = make_batch(0, step, images=32, kind="siglip", length=18, masking=masking)
+        batch = make_batch(
+            0, step, images=32, kind="siglip", length=18, stage=stage, masking=masking
+        )
         texts = [" ".join(words[i] for i in row) for row in batch.ids]
         for colour, shape in HELD_OUT:
             assert not any(f"{colour} {shape}" in text for text in texts)

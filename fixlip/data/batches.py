@@ -59,7 +59,7 @@ def make_batch(
     kind: str,
     length: int,
     grid: int = GRID,
-    singles: bool = False,
+    stage: str = "binding",
     masking: bool = False,
 ) -> Batch:
     """Draw the batch of one training step.
@@ -69,25 +69,27 @@ def make_batch(
     seed, step : int
         They alone decide what is drawn.
     images : int
-        Number of images B; a quarter of them are *twins*: another image of the batch with its
-        colours permuted among the objects.
+        Number of images B; about a quarter of them are *twins*: another image of the batch with
+        its colours (or, to learn relations, its places) permuted among the objects.
     kind : {"clip", "siglip"}
         Which vocabulary.
     length : int
         Context length L.
     grid : int
         Patches per side of the model, for `masking`.
-    singles : bool
-        Scenes of one object only (the start of the curriculum).
+    stage : {"singles", "binding", "relations"}
+        The curriculum: scenes of one object; of one to four; the same with more relations.
     masking : bool
         Also zero random patches and hide random tokens (the end of the curriculum).
     """
     rng = np.random.default_rng([seed, step])
-    scenes = _scenes(rng, images, singles)
+    if stage not in ("singles", "binding", "relations"):
+        raise ValueError(f"unknown stage {stage!r}: expected 'singles', 'binding' or 'relations'")
+    scenes = _scenes(rng, images, stage)
     columns: dict[Caption, int] = {}
     own = []
     for i, scene in enumerate(scenes):
-        for caption in _true_captions(rng, scene):
+        for caption in _true_captions(rng, scene, stage):
             own.append((i, columns.setdefault(caption, len(columns))))
             for negative in _negatives(rng, caption):
                 if not any(phrase in _HELD_OUT for phrase in negative.phrases):
@@ -109,8 +111,8 @@ def make_batch(
     )
 
 
-def _scenes(rng: np.random.Generator, images: int, singles: bool) -> list[Scene]:
-    if singles:
+def _scenes(rng: np.random.Generator, images: int, stage: str) -> list[Scene]:
+    if stage == "singles":
         return [sample_scene(rng, count=1) for _ in range(images)]
     scenes: list[Scene] = []
     while len(scenes) < images:
@@ -122,13 +124,24 @@ def _scenes(rng: np.random.Generator, images: int, singles: bool) -> list[Scene]
             scene = sample_scene(rng, layout="mosaic")
         scenes.append(scene)
         if len(scene.things) > 1 and len(scenes) < images and rng.random() < 0.4:
-            twin = _twin(rng, scene)
+            replaced = stage == "relations" and rng.random() < 0.6
+            twin = _moved_twin(rng, scene) if replaced else _recoloured_twin(rng, scene)
             if twin is not None:
                 scenes.append(twin)
     return scenes
 
 
-def _twin(rng: np.random.Generator, scene: Scene) -> Scene | None:
+def _moved_twin(rng: np.random.Generator, scene: Scene) -> Scene:
+    """The scene with two of its objects in each other's place."""
+    things = list(scene.things)
+    i, j = rng.choice(len(things), 2, replace=False)
+    a, b = things[i], things[j]
+    things[i] = replace(b, colour=a.colour, shape=a.shape)
+    things[j] = replace(a, colour=b.colour, shape=b.shape)
+    return Scene(tuple(things), int(rng.integers(2**62)))
+
+
+def _recoloured_twin(rng: np.random.Generator, scene: Scene) -> Scene | None:
     """The scene with its colours permuted, if a few draws find another allowed one."""
     before = {(t.colour, t.shape) for t in scene.things}
     for _ in range(4):
@@ -142,7 +155,7 @@ def _twin(rng: np.random.Generator, scene: Scene) -> Scene | None:
     return None
 
 
-def _true_captions(rng: np.random.Generator, scene: Scene) -> list[Caption]:
+def _true_captions(rng: np.random.Generator, scene: Scene, stage: str) -> list[Caption]:
     """One or two captions that are true of the scene."""
     things = [scene.things[i] for i in rng.permutation(len(scene.things))]
     full = tuple((t.colour, t.shape) for t in things)
@@ -154,10 +167,14 @@ def _true_captions(rng: np.random.Generator, scene: Scene) -> list[Caption]:
         return [Caption(names, bare=draw < 0.9)]
     captions = [Caption(full[: rng.integers(1, len(full) + 1)])]
     draw = rng.random()
-    if draw < 0.5:
+    if draw < (0.8 if stage == "relations" else 0.5):
         related = relations(scene)
         if related:
-            captions.append(related[rng.integers(len(related))])
+            caption = related[rng.integers(len(related))]
+            (_, first), (_, second) = caption.phrases
+            if stage == "relations" and first != second and rng.random() < 0.5:
+                caption = replace(caption, phrases=((None, first), (None, second)))
+            captions.append(caption)
     elif draw < 0.7:
         count = rng.integers(1, len(names) + 1)
         captions.append(Caption(tuple(dict.fromkeys(names[:count])), bare=draw < 0.65))
@@ -234,7 +251,6 @@ def truth_matrix(
     ----------
     scenes : list of Scene, length B
     captions : list of Caption, length C
-        Relations need colours in both phrases.
     kept : list of bool arrays, optional
         For each caption, which of its words can be read. A phrase without its colour asks for its
         shape alone, and so on.

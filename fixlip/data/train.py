@@ -37,14 +37,18 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup: int = 60  # steps
     singles: float = 0.08  # until here: scenes of one object
-    masking: float = 0.6  # from here on: masked images and captions
+    relations: float = 0.4  # from here on: more relations
+    masking: float = 0.65  # from here on: masked images and captions
+    softmax: tuple[float, float] = (0.0, 0.0)  # between these: the softmax loss is added (siglip)
     patch_dropout: float = 0.0  # share of the patches left out while training, until `masking`
     start_from: str | None = None  # demo model whose weights it starts from
 
 
 RECIPES: dict[str, Recipe] = {
     "demo-clip": Recipe("clip", grid=6, steps=4000),
-    "demo-siglip": Recipe("siglip", grid=6, steps=5000, images=96),
+    "demo-siglip": Recipe(
+        "siglip", grid=6, steps=5000, images=96, relations=0.5, masking=0.7, softmax=(0.4, 0.9)
+    ),
     "demo-siglip-fine": Recipe(
         "siglip",
         grid=12,
@@ -191,14 +195,23 @@ class ExactSigLipLoss(SigLipLoss):
         return -(logsigmoid(labels * logits) * labels.abs()).sum() / len(images)
 
 
-def batch_loss(model: torch.nn.Module, batch: Batch, kind: str) -> torch.Tensor:
-    """The training loss of one batch."""
+def batch_loss(
+    model: torch.nn.Module, batch: Batch, kind: str, *, softmax: bool = False
+) -> torch.Tensor:
+    """The training loss of one batch; `softmax` adds the softmax loss to the sigmoid loss.
+
+    With the sigmoid loss alone these small models are slow to find which colour belongs to which
+    shape; the softmax loss sets a caption against its own negatives and shortens that plateau.
+    """
     images = model.encode_image(batch.images, normalize=True)  # (B, D)
     texts = encode_text(model, batch.ids, batch.keep)  # (C, D)
     scale = model.logit_scale.exp()
     if kind == "clip":
         return ExactClipLoss()(images, texts, scale, batch.truth, batch.own)
-    return ExactSigLipLoss()(images, texts, scale, model.logit_bias, batch.truth)
+    loss = ExactSigLipLoss()(images, texts, scale, model.logit_bias, batch.truth)
+    if softmax:
+        loss = loss + 5 * ExactClipLoss()(images, texts, scale, batch.truth, batch.own)
+    return loss
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -282,14 +295,22 @@ def train(
     elif recipe.start_from:
         start_from(model, MODELS / recipe.start_from)
     length = model.context_length
-    log = (out / "train_log.jsonl").open("a" if resume else "w")
-    if not resume:
-        log.write(json.dumps({"name": name, "seed": seed, **asdict(recipe)}) + "\n")
+    path = out / "train_log.jsonl"
+    lines = path.read_text().splitlines()[1:] if resume else []
+    log = path.open("w")
+    log.write(json.dumps({"name": name, "seed": seed, **asdict(recipe)}) + "\n")
+    for line in lines:  # what a killed run logged after its last checkpoint is run again
+        if json.loads(line)["step"] <= first:
+            log.write(line + "\n")
+    log.flush()
     last = recipe.steps if stop is None else min(stop, recipe.steps)
     model.train()
     losses = []
     for step in range(first, last):
-        masking = step >= recipe.masking * recipe.steps
+        done = step / recipe.steps
+        masking = done >= recipe.masking
+        stage = "relations" if done >= recipe.relations else "binding"
+        softmax = recipe.softmax[0] <= done < recipe.softmax[1]
         batch = make_batch(
             seed,
             step,
@@ -297,7 +318,7 @@ def train(
             kind=recipe.kind,
             length=length,
             grid=recipe.grid,
-            singles=step < recipe.singles * recipe.steps,
+            stage="singles" if done < recipe.singles else stage,
             masking=masking,
         )
         model.visual.train(not masking)  # patch dropout is the only thing that this switches
@@ -305,7 +326,7 @@ def train(
             group["lr"] = learning_rate(recipe, step)
         with torch.random.fork_rng():  # patch dropout draws from torch's own generator
             torch.manual_seed(seed + step)
-            loss = batch_loss(model, batch, recipe.kind)
+            loss = batch_loss(model, batch, recipe.kind, softmax=softmax)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -313,10 +334,10 @@ def train(
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         losses.append(loss.item())
-        done, cpu_seconds = step + 1, spent + time.process_time() - started
-        if done % 50 == 0 or done == last:
+        cpu_seconds = spent + time.process_time() - started
+        if (step + 1) % 50 == 0 or step + 1 == last:
             entry = {
-                "step": done,
+                "step": step + 1,
                 "loss": round(sum(losses) / len(losses), 4),
                 "scale": round(model.logit_scale.exp().item(), 2),
                 "cpu_seconds": round(cpu_seconds, 1),
@@ -324,11 +345,11 @@ def train(
             log.write(json.dumps(entry) + "\n")
             log.flush()
             losses = []
-        if done % save_every == 0 or done == last:
+        if (step + 1) % save_every == 0 or step + 1 == last:
             state = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
-                "step": done,
+                "step": step + 1,
                 "cpu_seconds": cpu_seconds,
             }
             _atomically(checkpoint, lambda path, state=state: torch.save(state, path))
