@@ -66,8 +66,8 @@ def explain(
     -------
     Explanation
     """
-    p_image, p_text = p if isinstance(p, tuple | list) else (p, p)
-    m_image, m_text = masks if isinstance(masks, tuple | list) else (masks, masks)
+    p_image, p_text = _per_side("p", p)
+    m_image, m_text = _per_side("masks", masks)
     seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(2)]
     sides = (
         encoder.image(image, players=image_players),
@@ -78,3 +78,11 @@ def explain(
         for side, m, q, s in zip(sides, (m_image, m_text), (p_image, p_text), seeds, strict=True)
     ]
     return solve(*swept, order=order, ridge=ridge, basis=basis, k=k, scale=scale, bias=bias)
+
+
+def _per_side(name: str, value: object) -> tuple:
+    """One value for both sides, or a value for the image and one for the text."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"{name} takes one value or two (image, text), got {value!r}")
+    return both
