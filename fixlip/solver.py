@@ -245,7 +245,7 @@ class _System:
         self, Y: torch.Tensor, among: torch.Tensor, ridge: float | str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Fit one target (m, 1) by monomials in z: constant, first (n,), pairs (n, n)."""
-        c, a, b = self._fit(Y, among, ridge)
+        c, a, b = self._fit(Y, torch.arange(self.n), among, ridge)
         B = torch.zeros(self.n, self.n, dtype=torch.float64, device=b.device)
         i, j = torch.triu_indices(len(among), len(among), 1)
         B[among[i], among[j]] = b[:, 0] / self.sd**2
@@ -256,15 +256,18 @@ class _System:
 
     def slopes(self, among: torch.Tensor, ridge: float | str) -> torch.Tensor:
         """First-order slopes of the embedding itself on some players: J = Cov(Z)^+ Z'WE, (k, D)."""
-        kept = _subset(self, among)
-        return kept._fit(kept.E, torch.arange(0), ridge)[1] / self.sd
+        return self._fit(self.E, among, torch.arange(0), ridge)[1] / self.sd
 
     def _fit(
-        self, Y: torch.Tensor, among: torch.Tensor, ridge: float | str
+        self, Y: torch.Tensor, singles: torch.Tensor, among: torch.Tensor, ridge: float | str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Constant (k,), first (n, k) and pairs (q, k) in the orthonormal basis, targets (m, k)."""
+        """Fit targets (m, k) by x_i for some players and x_i x_j among some, and a constant.
+
+        Returns the constant (k,), the first-order terms (singles, k) and the pairs (q, k).
+        """
         ridge = 0.0 if ridge == "auto" and self.exact else ridge
-        unknowns = 1 + self.n + len(among) * (len(among) - 1) // 2
+        X, n = self.X[:, singles], len(singles)
+        unknowns = 1 + n + len(among) * (len(among) - 1) // 2
         if ridge == 0 and self.m < unknowns:
             warnings.warn(
                 f"{self.name}: {self.m} masks do not determine {unknowns} terms; plain least "
@@ -274,10 +277,10 @@ class _System:
         one = torch.ones(self.m, 1, dtype=torch.float64, device=self.X.device)
         none = self.X[:, :0]
         pairs = self.X[:, among]
-        few = ridge == "auto" and self.m < FEW * (self.n + 1)  # then first-order terms shrink too
+        few = ridge == "auto" and self.m < FEW * (n + 1)  # then first-order terms shrink too
         if self.folded:
             even, odd = (Y[0::2] + Y[1::2]) / 2, (Y[0::2] - Y[1::2]) / 2  # (m/2, k)
-            half, w, one, none = self.X[0::2], 2 * self.w[0::2], one[0::2], none[0::2]
+            half, w, one, none = X[0::2], 2 * self.w[0::2], one[0::2], none[0::2]
             a = (
                 _penalised(none, _Columns(half, none), w, odd, ridge).shrunk
                 if few
@@ -287,21 +290,11 @@ class _System:
             return fit.free[0], a, fit.shrunk
         if few:
             # n first-order terms are expected to matter at least as much as the n**2 / 2 pairs
-            stretch = math.sqrt(self.n)
-            fit = _penalised(one, _Columns(stretch * self.X, pairs), self.w, Y, ridge)
-            return fit.free[0], stretch * fit.shrunk[: self.n], fit.shrunk[self.n :]
-        fit = _penalised(torch.cat([one, self.X], 1), _Columns(none, pairs), self.w, Y, ridge)
+            stretch = math.sqrt(n)
+            fit = _penalised(one, _Columns(stretch * X, pairs), self.w, Y, ridge)
+            return fit.free[0], stretch * fit.shrunk[:n], fit.shrunk[n:]
+        fit = _penalised(torch.cat([one, X], 1), _Columns(none, pairs), self.w, Y, ridge)
         return fit.free[0], fit.free[1:], fit.shrunk
-
-
-def _subset(system: _System, among: torch.Tensor) -> _System:
-    """The same system with only some players."""
-    if len(among) == system.n:
-        return system
-    part = object.__new__(_System)
-    part.__dict__.update(system.__dict__)
-    part.X, part.Z, part.n = system.X[:, among], system.Z[:, among], len(among)
-    return part
 
 
 @dataclass(frozen=True)
