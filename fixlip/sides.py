@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from timm.layers import PatchEmbed
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from fixlip import pictures
 from fixlip.players import Players, blocks, patches, regions, tokens, words
@@ -100,7 +100,7 @@ class ImageSide(_Side):
         to_tensor, normalise = encoder._normalise
         self.picture = np.array(seen)
         self.pixels = normalise(to_tensor(seen))[None].to(encoder.device, encoder.dtype)
-        self.grid = _grid(encoder.model.visual)
+        self.grid, self._patch = _grid(encoder.model.visual, seen.size)
         super().__init__(encoder, self._group(encoder, players))
 
     def _group(self, encoder: Encoder, players: object) -> Players:
@@ -117,11 +117,15 @@ class ImageSide(_Side):
         if not isinstance(players, Mapping):
             players = {f"region {i}": mask for i, mask in enumerate(players, start=1)}
         options = {"size": self._size, "crops": encoder._crops}
-        masks = {
-            name: pictures.coverage(mask, encoder._geometry, **options)
+        high, wide = self._patch
+        rows, cols = self.grid
+        masks = {  # pixels beyond the last whole patch are never seen
+            name: pictures.coverage(mask, encoder._geometry, **options)[
+                : rows * high, : cols * wide
+            ]
             for name, mask in players.items()
         }
-        return regions(masks, *self.grid)
+        return regions(masks, rows, cols)
 
     @cached_property
     def info(self) -> dict:
@@ -141,10 +145,7 @@ class ImageSide(_Side):
         keep = units.reshape(-1, 1, *grid)  # (m, patches) -> (m, 1, rows, cols)
         embedding = _patch_embedding(model.visual)
         if embedding is None:  # patches are not embedded one by one: mask the pixels
-            high, wide = (
-                side // cells for side, cells in zip(self.pixels.shape[2:], grid, strict=True)
-            )
-            keep = keep.repeat_interleave(high, 2).repeat_interleave(wide, 3)  # (m, 1, H, W)
+            keep = interpolate(keep.to(self.pixels.dtype), self.pixels.shape[2:])  # (m, 1, H, W)
             return model.encode_image(self.pixels * keep)
 
         def remove_patches(module, args, output):
@@ -262,6 +263,10 @@ def _patch_embedding(visual: torch.nn.Module) -> torch.nn.Module | None:
     return embedding if type(embedding) is PatchEmbed else None
 
 
-def _grid(visual: torch.nn.Module) -> tuple[int, int]:
-    """Return the rows and columns of patches."""
-    return tuple((visual if hasattr(visual, "conv1") else visual.trunk.patch_embed).grid_size)
+def _grid(visual: torch.nn.Module, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Return the rows and columns of patches, and the height and width of a patch in pixels."""
+    tower = visual if hasattr(visual, "conv1") else visual.trunk.patch_embed
+    rows, cols = tower.grid_size
+    if _patch_embedding(visual) is None:
+        return (rows, cols), (size[1] // rows, size[0] // cols)
+    return (rows, cols), tuple(tower.patch_size)

@@ -1,0 +1,208 @@
+"""Fixtures that several test files share: tiny tokenizers of every kind, and tiny models."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from fixlip.data.tokenizers import write_tokenizer
+from fixlip.towers import register_towers
+
+WORDS = ("a", "red", "star", "starfish", "dog", "and", "ball", "on", "the", "left", "of", "cross")
+
+
+def _merges(words):
+    """Merges that build each word from its letters, left to right."""
+    merges = []
+    for word in words:
+        symbols = list(word)
+        while len(symbols) > 1:
+            merge = (symbols[0], symbols[1])
+            if merge not in merges:
+                merges.append(merge)
+            symbols[:2] = ["".join(merge)]
+    return merges
+
+
+def _vocabulary(*groups):
+    """Ids in order of appearance."""
+    return {text: i for i, text in enumerate(dict.fromkeys(t for group in groups for t in group))}
+
+
+def _siglip1():
+    """T5 style: unigrams, words start with U+2581, the end token is the padding, both id 1."""
+    letters = [(letter, -9.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    pieces = [("▁" + w, -2.0) for w in WORDS if w != "starfish"] + [("fish", -3.0), ("▁", -4.0)]
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    tokenizer = Tokenizer(models.Unigram([*specials, *pieces, *letters], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
+    return tokenizer, names
+
+
+def _siglip2():
+    """Gemma style: byte pairs with single bytes as a fallback; padding 0, end token 1."""
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    single = [f"<0x{byte:02X}>" for byte in range(256)]
+    merges = _merges([*("▁" + w for w in WORDS if w != "starfish"), *WORDS[:3], "fish"])
+    letters = list("▁abcdefghijklmnopqrstuvwxyz,.!'-")
+    vocabulary = _vocabulary(specials, single, letters, ["".join(m) for m in merges])
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.post_processor = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    names = {"eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<bos>"}
+    return tokenizer, names
+
+
+def _clip():
+    """CLIP style from Hugging Face: bytes as letters, words end in "</w>", padded with the end."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = _merges([[*w[:-1], w[-1] + "</w>"] for w in WORDS if w != "starfish" and len(w) > 1])
+    merges += _merges(["star", [*"fis", "h</w>"]])
+    merges = list(dict.fromkeys(merges))
+    ends = ["<start>", "<end>"]
+    joined = ["".join(m) for m in merges]
+    vocabulary = _vocabulary(letters, [x + "</w>" for x in letters], joined, ends)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern=" ", behavior="removed"),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    special = [(token, vocabulary[token]) for token in ends]
+    tokenizer.post_processor = TemplateProcessing(single="<start> $A <end>", special_tokens=special)
+    return tokenizer, {"bos_token": "<start>", "eos_token": "<end>", "pad_token": "<end>"}
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory):
+    """Write the files of a tiny tokenizer: clip, siglip1, siglip2, demo-clip or demo-siglip."""
+    made = {}
+
+    def write(kind, length):
+        if (kind, length) not in made:
+            folder = made[kind, length] = tmp_path_factory.mktemp(kind)
+            if kind.startswith("demo-"):
+                write_tokenizer(folder, kind.removeprefix("demo-"), length=length)
+            else:
+                build = {"siglip1": _siglip1, "siglip2": _siglip2, "clip": _clip}[kind]
+                tokenizer, names = build()
+                for token in set(names.values()):
+                    tokenizer.add_special_tokens([AddedToken(token, special=True)])
+                PreTrainedTokenizerFast(
+                    tokenizer_object=tokenizer, padding_side="right", **names
+                ).save_pretrained(folder)
+        return made[kind, length]
+
+    return write
+
+
+def _text(**changes):
+    sizes = {"context_length": 12, "vocab_size": 600, "width": 32, "heads": 4, "layers": 2}
+    return {**sizes, **changes}
+
+
+def _native(**changes):
+    return {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 8, "layers": 2, **changes}
+
+
+SIGLIP = {
+    "embed_dim": 128,
+    "custom_text": True,
+    "init_logit_bias": -10,
+    "vision_cfg": {
+        "image_size": 48,
+        "timm_model_name": "fixlip_vit_siglip_p8_48",
+        "timm_pool": "map",
+        "timm_proj": "none",
+    },
+    "text_cfg": _text(no_causal_mask=True, pool_type="last", proj_bias=True),
+}
+CONFIGS = {
+    "clip": {"vision_cfg": _native(), "text_cfg": _text()},
+    "siglip": SIGLIP,
+    # what open_clip's configurations can vary, beyond the two
+    "average-eos": {
+        "custom_text": True,
+        "vision_cfg": _native(pool_type="avg", final_ln_after_pool=True, no_ln_pre=True),
+        "text_cfg": _text(pool_type="eos", eos_id=1),
+    },
+    "oblong-first": {  # the last rows and columns of pixels belong to no patch
+        "vision_cfg": _native(image_size=(20, 30), ls_init_value=0.5),
+        "text_cfg": _text(pool_type="first", no_causal_mask=True),
+        "custom_text": True,
+    },
+    "custom-blocks": {
+        "vision_cfg": _native(qk_norm=True, scale_fc=True),
+        "text_cfg": _text(qk_norm=True, scale_attn=True, no_causal_mask=True),
+    },
+}
+
+
+def tiny_config(kind):
+    """Return the open_clip configuration of a tiny model."""
+    return {"embed_dim": 16, **json.loads(json.dumps(CONFIGS[kind]))}
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Build a tiny open_clip model with weights large enough for masks to matter."""
+
+    def build(kind, config=None):
+        register_towers()
+        config = config or tiny_config(kind)
+        custom = config.pop("custom_text", False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+            for weights in model.parameters():
+                if weights.ndim >= 2:
+                    weights.data.normal_(0, 0.3)
+        open_clip.model.set_model_preprocess_cfg(
+            model,
+            {"size": model.visual.image_size, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)},
+        )
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tiny_model, tokenizer_folder):
+    """Write a "local-dir:" folder of open_clip with a tiny model, "clip" or "siglip"."""
+
+    def write(kind):
+        config = tiny_config(kind)
+        model = tiny_model(kind)
+        folder = tmp_path_factory.mktemp(f"tiny-{kind}")
+        length = config["text_cfg"]["context_length"]
+        source = tokenizer_folder(f"demo-{kind}", length)
+        for file in source.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        config["text_cfg"]["hf_tokenizer_name"] = "tiny"
+        preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+        described = {"model_cfg": config, "preprocess_cfg": preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(described))
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """A picture of random pixels, 40 high and 56 wide."""
+    return np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
