@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixlip.data.batches import FALSE, TRUE, make_batch
+from fixlip.data.batches import FALSE, STAGES, TRUE, make_batch
 from fixlip.data.evaluate import MODELS, Model, evaluate
 from fixlip.data.scenes import HELD_OUT
 from fixlip.data.tokenizers import encode, vocabulary
@@ -30,7 +30,13 @@ NAMES = list(RECIPES)
 
 def tiny(name: str, **changes):
     """A recipe of 3 steps that passes through every stage of the curriculum."""
-    stages = {"singles": 0.3, "relations": 0.4, "masking": 0.6, "softmax": (0.0, 0.6)}
+    stages = {
+        "singles": 0.3,
+        "relations": 0.4,
+        "unfinished": 0.6,
+        "masking": 0.6,
+        "softmax": (0.0, 0.6),
+    }
     changes = {"steps": 3, "images": 8, "start_from": None} | stages | changes
     return replace(RECIPES[name], **changes)
 
@@ -89,7 +95,7 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not torch.equal(first.images, other.images)
 
 
-@pytest.mark.parametrize("stage", ["singles", "binding", "relations"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("masking", [False, True])
 def test_batches_show_no_held_out_combination(stage, masking):
     words = list(vocabulary("siglip"))

@@ -21,12 +21,14 @@ from fixlip.data.scenes import (
     Caption,
     Scene,
     holds,
+    is_true,
     relations,
     sample_scene,
 )
 from fixlip.data.tokenizers import END, PAD, START, UNKNOWN, vocabulary
 
 TRUE, FALSE, UNDECIDED = 1, 0, -1
+STAGES = ("singles", "binding", "relations", "unfinished")
 
 # What a (possibly incomplete) phrase can ask for: a combination, a shape, a colour.
 _FEATURES = {
@@ -77,14 +79,16 @@ def make_batch(
         Context length L.
     grid : int
         Patches per side of the model, for `masking`.
-    stage : {"singles", "binding", "relations"}
-        The curriculum: scenes of one object; of one to four; the same with more relations.
+    stage : {"singles", "binding", "relations", "unfinished"}
+        The curriculum: scenes of one object; of one to four; the same with more relations; the same
+        with half of the relations unfinished ("a red star left of": of anything), which are
+        learnt sooner and teach the whole ones.
     masking : bool
         Also zero random patches and hide random tokens (the end of the curriculum).
     """
     rng = np.random.default_rng([seed, step])
-    if stage not in ("singles", "binding", "relations"):
-        raise ValueError(f"unknown stage {stage!r}: expected 'singles', 'binding' or 'relations'")
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}: expected one of {STAGES}")
     scenes = _scenes(rng, images, stage)
     columns: dict[Caption, int] = {}
     own = []
@@ -124,8 +128,8 @@ def _scenes(rng: np.random.Generator, images: int, stage: str) -> list[Scene]:
             scene = sample_scene(rng, layout="mosaic")
         scenes.append(scene)
         if len(scene.things) > 1 and len(scenes) < images and rng.random() < 0.4:
-            replaced = stage == "relations" and rng.random() < 0.6
-            twin = _moved_twin(rng, scene) if replaced else _recoloured_twin(rng, scene)
+            moved = stage in ("relations", "unfinished") and rng.random() < 0.6
+            twin = _moved_twin(rng, scene) if moved else _recoloured_twin(rng, scene)
             if twin is not None:
                 scenes.append(twin)
     return scenes
@@ -167,13 +171,16 @@ def _true_captions(rng: np.random.Generator, scene: Scene, stage: str) -> list[C
         return [Caption(names, bare=draw < 0.9)]
     captions = [Caption(full[: rng.integers(1, len(full) + 1)])]
     draw = rng.random()
-    if draw < (0.8 if stage == "relations" else 0.5):
+    more = stage in ("relations", "unfinished")
+    if draw < (0.8 if more else 0.5):
         related = relations(scene)
         if related:
             caption = related[rng.integers(len(related))]
             (_, first), (_, second) = caption.phrases
-            if stage == "relations" and first != second and rng.random() < 0.5:
+            if more and first != second and rng.random() < 0.5:
                 caption = replace(caption, phrases=((None, first), (None, second)))
+            if stage == "unfinished" and rng.random() < 0.5:
+                caption = replace(caption, phrases=caption.phrases[:1])
             captions.append(caption)
     elif draw < 0.7:
         count = rng.integers(1, len(names) + 1)
@@ -188,7 +195,7 @@ def _negatives(rng: np.random.Generator, caption: Caption) -> list[Caption]:
     if caption.relation:
         negatives.append(replace(caption, relation=INVERSE[caption.relation]))
         draw = rng.random()
-        if draw < 0.3:
+        if draw < 0.3 and len(phrases) == 2:
             negatives.append(replace(caption, phrases=phrases[::-1]))
         elif draw < 0.6:
             negatives.append(replace(caption, relation=_RELATIONS[rng.integers(4)]))
@@ -228,6 +235,8 @@ def _encode(rng, captions: list[Caption], kind: str, length: int, masking: bool)
     kept = []
     for row, caption in enumerate(captions):
         words = str(caption).split()
+        if caption.relation and len(caption.phrases) == 1:
+            words += caption.relation.split()
         end = offset + len(words)
         ids[row, offset:end] = [table[word] for word in words]
         ids[row, end] = table[END]
@@ -293,8 +302,7 @@ def truth_matrix(
 
 
 def _relation_truth(scene: Scene, caption: Caption) -> int:
-    first, second = caption.phrases
+    if len(caption.phrases) == 2:
+        return int(is_true(caption, scene))
     pairs = itertools.permutations(scene.things, 2)
-    return int(
-        any(a.is_a(*first) and b.is_a(*second) and holds(caption.relation, a, b) for a, b in pairs)
-    )
+    return int(any(a.is_a(*caption.phrases[0]) and holds(caption.relation, a, b) for a, b in pairs))

@@ -19,7 +19,7 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
-from fixlip.data.batches import FALSE, TRUE, Batch, make_batch
+from fixlip.data.batches import FALSE, STAGES, TRUE, Batch, make_batch
 from fixlip.data.tokenizers import vocabulary, write_tokenizer
 from fixlip.towers import register_towers
 
@@ -38,7 +38,8 @@ class Recipe:
     warmup: int = 60  # steps
     singles: float = 0.08  # until here: scenes of one object
     relations: float = 0.4  # from here on: more relations
-    masking: float = 0.65  # from here on: masked images and captions
+    unfinished: float = 0.5625  # from here on: half of the relations are unfinished
+    masking: float = 0.75  # from here on: masked images and captions
     softmax: tuple[float, float] = (0.0, 0.0)  # between these: the softmax loss is added (siglip)
     patch_dropout: float = 0.0  # share of the patches left out while training, until `masking`
     start_from: str | None = None  # demo model whose weights it starts from
@@ -47,7 +48,14 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "demo-clip": Recipe("clip", grid=6, steps=4000),
     "demo-siglip": Recipe(
-        "siglip", grid=6, steps=5000, images=96, relations=0.5, masking=0.7, softmax=(0.4, 0.9)
+        "siglip",
+        grid=6,
+        steps=5000,
+        images=96,
+        relations=0.5,
+        unfinished=0.6,
+        masking=0.8,
+        softmax=(0.4, 0.9),
     ),
     "demo-siglip-fine": Recipe(
         "siglip",
@@ -309,7 +317,8 @@ def train(
     for step in range(first, last):
         done = step / recipe.steps
         masking = done >= recipe.masking
-        stage = "relations" if done >= recipe.relations else "binding"
+        starts = (0.0, recipe.singles, recipe.relations, recipe.unfinished)
+        stage = [name for name, start in zip(STAGES, starts, strict=True) if start <= done][-1]
         softmax = recipe.softmax[0] <= done < recipe.softmax[1]
         batch = make_batch(
             seed,
@@ -318,7 +327,7 @@ def train(
             kind=recipe.kind,
             length=length,
             grid=recipe.grid,
-            stage="singles" if done < recipe.singles else stage,
+            stage=stage,
             masking=masking,
         )
         model.visual.train(not masking)  # patch dropout is the only thing that this switches
