@@ -126,7 +126,7 @@ class CaptionReader:
             warnings.warn(
                 f"the caption fills all {self.length} positions of the text tower; the tokenizer "
                 "does not tell whether it was cut",
-                stacklevel=4,
+                stacklevel=5,
             )
             return None
         pieces = self._pieces(longer[start : self._stop(longer)])[stop - start :]
@@ -136,7 +136,7 @@ class CaptionReader:
         warnings.warn(
             f"the caption is longer than the {self.length} positions of the text tower, and the "
             f"model does not see its end: {cut!r}",
-            stacklevel=4,
+            stacklevel=5,
         )
         return cut
 
@@ -147,7 +147,7 @@ class CaptionReader:
             warnings.warn(
                 f"the tokenizer does not know {', '.join(map(repr, words)) or 'a part'} of the "
                 "caption; the model sees an unknown-word token instead",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:

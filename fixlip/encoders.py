@@ -75,8 +75,8 @@ class Encoder:
     Parameters
     ----------
     model : open_clip.CLIP or open_clip.CustomTextCLIP
-        With a vision transformer and open_clip's own text transformer. It is frozen, put in
-        evaluation mode, moved and cast.
+        From `open_clip.create_model`, with a vision transformer and open_clip's own text
+        transformer. It is frozen, put in evaluation mode, moved and cast.
     tokenizer : callable
         From a list of one string to token ids of shape (1, L).
     name : str

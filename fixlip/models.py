@@ -268,7 +268,8 @@ def _tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None)
         "give tokenizer= the path of a folder with the tokenizer's files, or a function from a "
         "list of strings to token ids"
     )
-    if name.startswith(FOLDER) or not text.get("hf_tokenizer_name"):
+    comes_with_open_clip = not name.startswith(HUB) and not text.get("hf_tokenizer_name")
+    if name.startswith(FOLDER) or comes_with_open_clip:
         try:
             return open_clip.get_tokenizer(name)
         except Exception as error:

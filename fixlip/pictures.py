@@ -74,7 +74,7 @@ def _to_rgb(image: Image.Image, what: str) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"{what} has no pixels: its size is {image.size}")
     if getattr(image, "is_animated", False):
-        warnings.warn(f"{what} is animated; its first frame is used", stacklevel=4)
+        warnings.warn(f"{what} is animated; its first frame is used", stacklevel=5)
         image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":

@@ -104,9 +104,9 @@ class ImageSide(_Side):
         super().__init__(encoder, self._group(encoder, players))
 
     def _group(self, encoder: Encoder, players: object) -> Players:
-        if players == "patches":
-            return patches(*self.grid)
         if isinstance(players, str):
+            if players == "patches":
+                return patches(*self.grid)
             size = re.fullmatch(r"(\d+)x\1", players)
             if not size:
                 raise ValueError(
@@ -116,16 +116,12 @@ class ImageSide(_Side):
             return blocks(*self.grid, int(size[1]))
         if not isinstance(players, Mapping):
             players = {f"region {i}": mask for i, mask in enumerate(players, start=1)}
-        options = {"size": self._size, "crops": encoder._crops}
-        high, wide = self._patch
-        rows, cols = self.grid
-        masks = {  # pixels beyond the last whole patch are never seen
-            name: pictures.coverage(mask, encoder._geometry, **options)[
-                : rows * high, : cols * wide
-            ]
-            for name, mask in players.items()
-        }
-        return regions(masks, rows, cols)
+        whole = tuple(slice(n * size) for n, size in zip(self.grid, self._patch, strict=True))
+        masks = {}
+        for name, mask in players.items():
+            seen = pictures.coverage(mask, encoder._geometry, size=self._size, crops=encoder._crops)
+            masks[name] = seen[whole]  # pixels beyond the last whole patch play no part
+        return regions(masks, *self.grid)
 
     @cached_property
     def info(self) -> dict:
