@@ -133,28 +133,30 @@ def test_other_timm_towers_are_exact(tiny_model, tokenizer_folder, noise, tower)
 
 
 REAL = {
-    "ViT-B-32-quickgelu": "clip",
-    "ViT-B-16": "clip",
-    "ViT-B-16-SigLIP": "siglip1",
-    "ViT-B-32-SigLIP2-256": "siglip2",
-    "ViT-L-16-SigLIP2-256": "siglip2",
+    "ViT-B-32-quickgelu": ("clip", 7),
+    "ViT-B-16": ("clip", 14),
+    "ViT-B-16-SigLIP": ("siglip1", 14),
+    "ViT-B-32-SigLIP2-256": ("siglip2", 8),
+    "ViT-L-16-SigLIP2-256": ("siglip2", 16),
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if "L-16" in n else ()) for n in REAL]
-)
-def test_real_architectures_are_exact(name, tokenizer_folder, noise, monkeypatch):
-    config = json.loads(json.dumps(open_clip.get_model_config(name)))
-    tokenizer = None
-    if REAL[name] != "clip":
-        config["text_cfg"]["vocab_size"] = 600  # the tiny tokenizers need no more
-        tokenizer = tokenizer_folder(REAL[name], 64)
+def small_vocabulary(monkeypatch, name):
+    """Shrink the token table of a SigLIP model: the tiny tokenizers need no more."""
+    config = open_clip.get_model_config(name)
+    config["text_cfg"]["vocab_size"] = 600
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_real_models_are_exact(name, tokenizer_folder, noise, monkeypatch):
+    kind, side = REAL[name]
+    tokenizer = None
+    if "SigLIP" in name:
+        small_vocabulary(monkeypatch, name)
+        tokenizer = tokenizer_folder(kind, 64)
     encoder = load(name, pretrained="random", tokenizer=tokenizer, device="cpu")
-    grid = {"32-q": 7, "B-16": 14, "256": 8, "L-16": 16}
-    side = next(size for part, size in grid.items() if part in name)
-    side = 16 if "L-16" in name else side
     assert encoder.image(noise).grid == (side, side)
     check_exact(encoder, noise)
     assert encoder.logit_bias == (-10 if "SigLIP" in name else 0)
@@ -162,6 +164,31 @@ def test_real_architectures_are_exact(name, tokenizer_folder, noise, monkeypatch
     assert mean == pytest.approx(0.5 if "SigLIP" in name else 0.48145466)
     del encoder
     gc.collect()
+
+
+@pytest.mark.parametrize("name", [name for name in REAL if "SigLIP" in name])
+def test_siglip_architectures_of_two_layers_are_exact(name, tokenizer_folder, noise, monkeypatch):
+    """As above in a fraction of the time, and with weights that make masks matter."""
+    small_vocabulary(monkeypatch, name)
+    kind, side = REAL[name]
+    with torch.device("meta"):  # no time is spent on weights that are cut off
+        model = open_clip.create_model(name, device="meta")
+    model.visual.trunk.blocks = model.visual.trunk.blocks[:2]
+    model.text.transformer.resblocks = model.text.transformer.resblocks[:2]
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            weights.data.normal_(0, 3 / weights.shape[-1] ** 0.5, generator=generator)
+        else:
+            weights.data.fill_(1.0)
+    read = open_clip.tokenizer.HFTokenizer(
+        str(tokenizer_folder(kind, 64)), context_length=64, clean="canonicalize"
+    )
+    encoder = Encoder(model, read, name=name)
+    assert encoder.image(noise).grid == (side, side)
+    for found in check_exact(encoder, noise):
+        assert (found[0] - found[1]).abs().max() > 0.005
 
 
 @pytest.mark.parametrize("name", ["demo-clip", "demo-siglip", "demo-siglip-fine"])
