@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from fixlip.sampler import Side, check_masks, embed_masks
@@ -94,3 +95,46 @@ def pair_scale(
         float(models[0].get("logit_scale", 1.0)) if scale is None else float(scale),
         float(models[0].get("logit_bias", 0.0)) if bias is None else float(bias),
     )
+
+
+def count_players(game: Callable, n: int | None = None) -> int:
+    """Number of players: as given, else as the game says itself in ``game.n``."""
+    own = getattr(game, "n", None)
+    if n is None and own is None:
+        raise ValueError("the game does not say how many players it has: give n=...")
+    if n is not None and own is not None and n != own:
+        raise ValueError(f"the game has {own} players, and n={n} was given: leave n out")
+    return int(own if n is None else n)
+
+
+def ask(game: Callable, masks: torch.Tensor) -> torch.Tensor:
+    """Values (m,), float64, of any function of masks (m, n), in one call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where the function returns anything but one finite number per mask.
+    """
+    values = game(masks)
+    try:
+        values = torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
+        numeric = not values.is_complex()
+    except (TypeError, ValueError, RuntimeError):
+        numeric = False
+    if not numeric:
+        raise TypeError(
+            f"the game returned {type(values).__name__}: it must return one real number per mask, "
+            "as a torch tensor or a numpy array (masks,)"
+        )
+    if values.shape != masks.shape[:1]:
+        raise ValueError(
+            f"the game was given {len(masks)} masks and returned values of the shape "
+            f"{tuple(values.shape)}: it must return one number per mask, ({len(masks)},)"
+        )
+    values = values.detach().to("cpu", torch.float64)
+    if bad := int((~torch.isfinite(values)).sum()):
+        raise ValueError(
+            f"the game gave NaN or infinite values for {bad} of {len(masks)} masks: every mask, "
+            "the empty one included, needs a finite value"
+        )
+    return values

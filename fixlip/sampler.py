@@ -48,7 +48,7 @@ class MaskSample:
     p : float
         Probability with which a player is kept.
     method : str
-        "antithetic", "independent", "enumerated", "distinct" or "given".
+        "antithetic", "independent", "enumerated", "distinct", "shapley" or "given".
     seed : int or None
         None where nothing was drawn.
     """
@@ -225,24 +225,84 @@ def distinct(
         warnings.warn(f"{n} players have only {2**n} masks, not {m}: using all", stacklevel=2)
         m = 2**n
 
+    masks, weights = _distinct_by_size(n, m, binom.pmf(np.arange(n + 1), n, p), seed, weighting)
+    return MaskSample(masks, weights, p, "distinct", seed)
+
+
+def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> MaskSample:
+    """Draw distinct masks with the Shapley kernel as their weights: neither empty nor full.
+
+    A mask of size k has the weight 1 / C(n - 2, k - 1), so that all masks of size k together have
+    a weight in proportion to 1 / (k (n - k)); the empty and the full mask have infinite weight and
+    are left to the fit. Sizes are listed or drawn as in `distinct`.
+
+    Parameters
+    ----------
+    n, m : int
+        Players, at least 2, and distinct masks (clamped to 2**n - 2 with a warning).
+    seed : int
+        The same seed gives the same masks.
+    weighting : {"mass", "reference"}
+        See `distinct`.
+
+    Returns
+    -------
+    MaskSample
+        With p = .5, the share of players that the kernel keeps on average.
+
+    References
+    ----------
+    Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017; for
+    second order Tsai, Yeh and Ravikumar, "Faith-Shap", JMLR 24, 2023.
+
+    Examples
+    --------
+    >>> sample = shapley_masks(3, 6)
+    >>> sample.masks.sum(1).tolist(), round(float(sample.weights[0]), 4)
+    ([1, 1, 1, 2, 2, 2], 0.1667)
+    """
+    check_counts(n, m)
+    if n < 2:
+        raise ValueError("one player has no mask that is neither empty nor full: give 2 or more")
+    if weighting not in ("mass", "reference"):
+        raise ValueError(f'weighting must be "mass" or "reference", got {weighting!r}')
+    if n <= MAX_ENUMERATED and m > 2**n - 2:
+        warnings.warn(f"{n} players have {2**n - 2} such masks, not {m}: using all", stacklevel=2)
+        m = 2**n - 2
+    sizes = np.arange(1, n)
+    mass = np.zeros(n + 1)
+    mass[1:n] = 1 / (sizes * (n - sizes))
+    masks, weights = _distinct_by_size(n, m, mass / mass.sum(), seed, weighting)
+    return MaskSample(masks, weights, 0.5, "shapley", seed)
+
+
+def _distinct_by_size(
+    n: int, m: int, mass: np.ndarray, seed: int, weighting: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw m distinct masks by the probability of their size, (n + 1,), with the border trick."""
     sizes = np.arange(n + 1)
-    count, mass = comb(n, sizes), binom.pmf(sizes, n, p)
+    count = comb(n, sizes)
     listed, left = np.zeros(n + 1, bool), m
-    while left > 0 and not listed.all():
+    while left > 0 and mass[~listed].sum() > 0:
         share = np.where(listed, 0, mass) / mass[~listed].sum()
-        covered = ~listed & (left * share >= count * (1 - 1e-12))
+        covered = ~listed & (mass > 0) & (left * share >= count * (1 - 1e-12))
         if not covered.any():
             break
         listed |= covered
         left -= round(count[covered].sum())
 
     parts = [torch.from_numpy(_masks_of_size(n, k)) for k in sizes[listed]]
-    weights = [_probability(part.sum(1).double(), n, p) for part in parts]
-    if left > 0 and not listed.all():
-        drawn, frequency = _draw_distinct(n, left, np.where(listed, 0, mass), seed)
+    each = mass[listed] / count[listed]
+    weights = [
+        torch.full((len(part),), w, dtype=torch.float64)
+        for part, w in zip(parts, each, strict=True)
+    ]
+    rest = np.where(listed, 0, mass)
+    if left > 0 and rest.sum() > 0:
+        drawn, frequency = _draw_distinct(n, left, rest, seed)
         parts.append(drawn)
-        weights.append(frequency * (mass[~listed].sum() if weighting == "mass" else 1.0))
-    return MaskSample(torch.cat(parts), torch.cat(weights), p, "distinct", seed)
+        weights.append(frequency * (rest.sum() if weighting == "mass" else 1.0))
+    return torch.cat(parts), torch.cat(weights)
 
 
 def _masks_of_size(n: int, size: int) -> np.ndarray:
@@ -263,7 +323,7 @@ def _draw_distinct(
         size = rng.choice(n + 1, size=max(m, 256), p=mass / mass.sum())
         rank = rng.random((len(size), n)).argsort(1).argsort(1)  # a uniform order of the players
         draws = np.concatenate([draws, rank < size[:, None]])  # (draws, n)
-        first, group = _distinct_rows(draws)
+        first, group = distinct_rows(draws)
         if len(first) >= m:
             break
     stop = np.sort(first)[m - 1] + 1  # the draw that brought the m-th distinct mask is the last
@@ -272,7 +332,7 @@ def _draw_distinct(
     return torch.from_numpy(draws[kept]), torch.from_numpy(counts[group[kept]] / stop)
 
 
-def _distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First row of every distinct mask, and for every row the distinct mask that it shows."""
     packed = np.packbits(masks, axis=1)
     keys = np.ascontiguousarray(packed).view([("", np.void, packed.shape[1])]).ravel()
@@ -457,7 +517,7 @@ def embed_masks(
     size = getattr(side, "batch_size", 256) if batch_size is None else batch_size
     if size < 1:
         raise ValueError(f"batch_size must be 1 or more, got {batch_size!r}")
-    first, group = _distinct_rows(masks.cpu().numpy())
+    first, group = distinct_rows(masks.cpu().numpy())
     todo = masks[torch.from_numpy(first)]  # (distinct, n)
     done, start = [], 0
     bar = tqdm(
