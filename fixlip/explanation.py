@@ -10,10 +10,11 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 FORMAT = "fixlip-explanation-1"
 Player = int | str
+
+
+class Terms(NamedTuple):
+    """Something of every term: a number, (n,) and (n, n)."""
+
+    e0: float
+    e1: np.ndarray
+    e2: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +59,9 @@ class Explanation:
         seed) and the fit (order, ridge, basis, scale, bias); JSON-able.
     picture : numpy.ndarray or None
         (H, W, 3), uint8: the image as the model saw it.
+    deviations : numpy.ndarray or None
+        (groups, 1 + n + n (n - 1) / 2), float32: what each group of masks adds to e0, e1 and the
+        pairs i < j. Their squares sum to the sampling variance; no rows: no sampling error.
     """
 
     e0: float
@@ -62,6 +74,7 @@ class Explanation:
     grand_value: float = float("nan")
     info: dict[str, Any] = field(default_factory=dict)
     picture: np.ndarray | None = None
+    deviations: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.players)
@@ -182,6 +195,53 @@ class Explanation:
             f"{self.grand_value:.4g} full)"
         )
 
+    # --- error bars ------------------------------------------------------------------------
+
+    @cached_property
+    def stderr(self) -> Terms | None:
+        """Standard errors of e0, e1 and e2 due to the masks drawn; None where none were estimated.
+
+        They do not know of the bias of a ridge penalty, which shrinks pairs within a side where
+        masks are few.
+        """
+        if self.deviations is None:
+            return None
+        spread = np.sqrt(np.square(self.deviations.astype(float)).sum(0))
+        return self._terms(spread)
+
+    def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
+        """Standard error of anything computed from the terms, by the same groups of masks.
+
+        Parameters
+        ----------
+        quantity : callable
+            From an Explanation to a number or an array.
+
+        Examples
+        --------
+        ``explanation.stderr_of(Explanation.attributions)``, (n,)
+        """
+        if self.deviations is None:
+            raise ValueError(
+                "this explanation was made without error bars: solve(..., errors=True)"
+            )
+        here = np.asarray(quantity(self), float)
+        total = np.zeros_like(here)
+        for row in self.deviations.astype(float):
+            moved = self._terms(row)
+            there = replace(
+                self, e0=self.e0 + moved.e0, e1=self.e1 + moved.e1, e2=self.e2 + moved.e2
+            )
+            total += np.square(np.asarray(quantity(there), float) - here)
+        return np.sqrt(total)
+
+    def _terms(self, row: np.ndarray) -> Terms:
+        """Constant, first-order terms and pairs from one row: e0, e1, pairs i < j."""
+        e2 = np.zeros((self.n, self.n))
+        i, j = np.triu_indices(self.n, 1)
+        e2[i, j] = e2[j, i] = row[1 + self.n :]
+        return Terms(float(row[0]), row[1 : 1 + self.n], e2)
+
     # --- files -----------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike) -> Path:
@@ -192,8 +252,9 @@ class Explanation:
         path = Path(path)
         scalars = np.array([self.e0, self.empty_value, self.grand_value])
         arrays = {"scalars": scalars, "e1": self.e1, "e2": self.e2}
-        if self.picture is not None:
-            arrays["picture"] = self.picture
+        for name in ("picture", "deviations"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
         about = json.dumps(
             {
@@ -253,6 +314,7 @@ class Explanation:
                 grand_value=grand_value,
                 info=about["info"],
                 picture=arrays.get("picture"),
+                deviations=arrays.get("deviations"),
             )
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

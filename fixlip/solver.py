@@ -27,10 +27,11 @@ import torch
 
 from fixlip.explanation import Explanation
 from fixlip.game import pair_scale
-from fixlip.sampler import Sweep
+from fixlip.leastsquares import Columns, LeastSquares
+from fixlip.sampler import MaskSample, Sweep
 
-BLOCK = 2**24  # most float64 entries of one block of design columns: 128 MB
 FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as well
+GROUPS = 48  # groups of masks per side from which standard errors are made
 
 
 def solve(
@@ -43,6 +44,7 @@ def solve(
     k: int = 72,
     scale: float | None = None,
     bias: float | None = None,
+    errors: bool = True,
 ) -> Explanation:
     """Explain a pair from its two sweeps: the weighted least-squares fit over all mask pairs.
 
@@ -66,6 +68,8 @@ def solve(
     scale, bias : float, optional
         The game is scale * <E, F> + bias. By default the model's own logit scale and bias (1 and 0
         for sides that name no model); scale=1, bias=0 explain the cosine.
+    errors : bool
+        Also estimate how the terms vary with the masks that were drawn (`Explanation.stderr`).
 
     Returns
     -------
@@ -94,35 +98,28 @@ def solve(
     """
     _check_options(order, ridge, basis, k)
     scale, bias = _game_scale(image_sweep, text_sweep, scale, bias)
-    image, text = _System(image_sweep), _System(text_sweep)
-    centre = image.mean @ text.mean  # <Ebar, Fbar>
-    rows = (image.E @ text.mean)[:, None]  # (m_I, 1): mean over the text masks
-    columns = (text.E @ image.mean)[:, None]  # (m_T, 1): mean over the image masks
-
-    image_among, text_among = torch.arange(image.n), torch.arange(text.n)
-    if order == 1 or basis == "cross":
-        image_pairs = text_pairs = torch.arange(0)
-    elif basis == "top":
-        first = solve(image_sweep, text_sweep, order=1, ridge=ridge, scale=1.0, bias=0.0)
-        image_among, text_among = top_players(first.e1, image.n, k)
-        image_pairs, text_pairs = image_among, text_among
-    else:
-        image_pairs, text_pairs = image_among, text_among
-
-    g0, g1, g2 = image.polynomial(rows, image_pairs, ridge)
-    h0, h1, h2 = text.polynomial(columns, text_pairs, ridge)
-    C = torch.zeros(image.n, text.n, dtype=torch.float64, device=image.Z.device)
-    if order == 2:
-        J_I = image.slopes(image_among, ridge)  # (k_I, D)
-        J_T = text.slopes(text_among, ridge)  # (k_T, D)
-        C[image_among[:, None], text_among] = J_I @ J_T.T
-    ybar, zbar = text.w @ text.Z, image.w @ image.Z
-
-    e2 = torch.zeros(image.n + text.n, image.n + text.n, dtype=torch.float64, device=C.device)
-    e2[: image.n, : image.n], e2[image.n :, image.n :] = g2, h2
-    e2[: image.n, image.n :], e2[image.n :, : image.n] = C, C.T
-    e1 = torch.cat([g1 - C @ ybar, h1 - zbar @ C])
-    e0 = g0 + h0 - centre + zbar @ C @ ybar
+    sides = _Side(image_sweep), _Side(text_sweep)
+    among = [torch.arange(side.n) for side in sides]
+    if basis == "top" and order == 2:
+        strength = solve(
+            image_sweep, text_sweep, order=1, ridge=ridge, scale=1.0, bias=0.0, errors=False
+        )
+        among = top_players(strength.e1, image_sweep.n, k)
+    within = [a if order == 2 and basis != "cross" else a[:0] for a in among]
+    crossing = among if order == 2 else [a[:0] for a in among]
+    image, text = (
+        _fit_side(side, other.mean, pairs, cross, ridge)
+        for side, other, pairs, cross in zip(sides, sides[::-1], within, crossing, strict=True)
+    )
+    e0, e1, e2 = _combine(image, text)
+    deviations = None
+    if errors:
+        own, other = _deviations(image, text), _deviations(text, image)
+        n_T = text.side.n
+        other = [(d0, d1.roll(-n_T, 0), d2.roll((-n_T, -n_T), (0, 1))) for d0, d1, d2 in other]
+        i, j = torch.triu_indices(len(e1), len(e1), 1)
+        rows = [torch.cat([d0[None], d1, d2[i, j]]) for d0, d1, d2 in own + other]
+        deviations = torch.stack(rows) if rows else e1.new_zeros(0, 1 + len(e1) + len(i))
     return pack(
         image_sweep,
         text_sweep,
@@ -134,7 +131,91 @@ def solve(
         order=order,
         ridge=ridge,
         basis=basis,
+        deviations=deviations,
     )
+
+
+@dataclass(frozen=True)
+class _FittedSide:
+    """Everything that the explanation needs of one side."""
+
+    side: _Side
+    second: _Problem  # order-2 problem of a scalar target
+    target: torch.Tensor  # (m, 1): the side's embeddings times the other side's mean
+    first: _Problem  # order-1 problem of the embedding itself
+    origin: torch.Tensor  # (D,): its value at z = 0
+    slopes: torch.Tensor  # (n, D): J = Cov(Z)^+ Z~' W E, the Banzhaf vectors of the players
+
+
+def _fit_side(
+    side: _Side,
+    other_mean: torch.Tensor,
+    pairs: torch.Tensor,
+    cross: torch.Tensor,
+    ridge: float | str,
+) -> _FittedSide:
+    target = (side.E @ other_mean)[:, None]
+    second = _Problem(side, torch.arange(side.n), pairs, ridge, target)
+    first = _Problem(side, cross, cross[:0], ridge, side.E)
+    origin, slopes, _ = first.terms(side.E)
+    return _FittedSide(side, second, target, first, origin, slopes)
+
+
+def _combine(
+    image: _FittedSide, text: _FittedSide
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Constant, first-order terms (n,) and pairs (n, n) of the joint fit, read off as monomials."""
+    g0, g1, g2 = (term[..., 0] for term in image.second.terms(image.target))
+    h0, h1, h2 = (term[..., 0] for term in text.second.terms(text.target))
+    # zbar' J_I and ybar' J_T: what the cross block takes from constant and first order
+    centre_I, centre_T = image.side.mean - image.origin, text.side.mean - text.origin
+    e0 = g0 + h0 - image.side.mean @ text.side.mean + centre_I @ centre_T
+    e1 = torch.cat([g1 - image.slopes @ centre_T, h1 - text.slopes @ centre_I])
+    return e0, e1, _blocks(g2, image.slopes @ text.slopes.T, h2)
+
+
+def _blocks(within: torch.Tensor, cross: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Assemble (n, n) from the parts within the sides and between them."""
+    return torch.cat([torch.cat([within, cross], 1), torch.cat([cross.T, other], 1)])
+
+
+def _deviations(
+    own: _FittedSide, other: _FittedSide
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """What each group of one side's masks adds to the terms: own players first, then the other's.
+
+    The first-order effect of a group's masks on every term, through the side's own fits (with
+    leave-one-out residuals, as in HC3 standard errors) and through its mean, which is part of the
+    other side's target. Their squares sum to the variance that this side's masks cause.
+
+    References
+    ----------
+    Grouped infinitesimal jackknife: Efron, "The Jackknife, the Bootstrap and Other Resampling
+    Plans", 1982; HC3: MacKinnon and White, 1985.
+    """
+    side, groups = own.side, own.side.groups()
+    if not groups:
+        return []
+    seen = torch.cat([other.slopes, (other.side.mean - other.origin)[None]])  # (n_other + 1, D)
+    cross = own.first.residual(side.E) @ seen.T  # (m, n_other + 1)
+    within = own.second.residual(own.target)  # (m, 1)
+    centred = side.E - side.mean
+    member = torch.zeros(side.m, len(groups), dtype=torch.float64, device=side.E.device)
+    for g, rows in enumerate(groups):
+        member[rows, g] = 1
+    means = (side.w[:, None] * member).T @ centred  # (groups, D)
+    g0, g1, g2 = own.second.terms(within * member)  # (groups,), (n, groups), (n, n, groups)
+    h0, h1, h2 = other.second.terms(other.side.E @ means.T)
+    result = []
+    for g, mean in enumerate(means):
+        origin, slopes, _ = own.first.terms(cross * member[:, g : g + 1])
+        centre = seen @ mean - origin  # (n_other + 1,)
+        e0 = g0[g] + h0[g] - mean @ other.side.mean + centre[-1]
+        e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
+        last = g if g2.shape[2] > 1 else 0
+        last_other = g if h2.shape[2] > 1 else 0
+        result.append((e0, e1, _blocks(g2[..., last], slopes[:, :-1], h2[..., last_other])))
+    return result
 
 
 def top_players(first: np.ndarray, n_image: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,6 +244,7 @@ def pack(
     order: int,
     ridge: float | str,
     basis: str,
+    deviations: torch.Tensor | None = None,
 ) -> Explanation:
     """Put coefficients of <E, F> on the game's scale, with everything that determined them."""
     ends = scale * (image_sweep.ends.double() * text_sweep.ends.double()).sum(1) + bias
@@ -189,6 +271,7 @@ def pack(
             "fit": {"order": order, "ridge": ridge, "basis": basis, "scale": scale, "bias": bias},
         },
         picture=image_sweep.picture,
+        deviations=None if deviations is None else (scale * deviations).float().cpu().numpy(),
     )
 
 
@@ -216,199 +299,182 @@ def _check_options(order: int, ridge: float | str, basis: str, k: int) -> None:
         raise ValueError(f"the filter must keep 2 players or more, got k={k!r}")
 
 
-class _System:
-    """One side's least-squares problems: they share masks, weights and basis."""
+def fit_game(
+    sample: MaskSample,
+    values: torch.Tensor,
+    *,
+    order: int = 2,
+    ridge: float | str = "auto",
+    ends: tuple[float, float] | None = None,
+) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Fit one polynomial of the mask to a game's values: e0, e1 (n,) and e2 (n, n).
+
+    Parameters
+    ----------
+    sample : MaskSample
+        Masks (m, n) and weights; with ``ends``, neither the empty nor the full mask.
+    values : torch.Tensor, (m,), float64
+        The game's values.
+    order, ridge
+        As in `solve`.
+    ends : (float, float), optional
+        Values of the empty and of the full mask, to be met exactly: the limit of infinite weights.
+        With the Shapley kernel as weights this is KernelSHAP (order 1) or Faith-Shap (order 2).
+    """
+    _check_options(order, ridge, "full", 2)
+    Y = values[:, None]
+    if ends is None:
+        side = _Side(Sweep(sample, Y, Y[:0], (), {"kind": "game"}))
+        everyone = torch.arange(sample.n)
+        problem = _Problem(side, everyone, everyone[: sample.n * (order == 2)], ridge, Y)
+        e0, e1, e2 = problem.terms(Y)
+        return float(e0), e1[:, 0], e2[..., 0]
+
+    # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
+    Z, n = sample.masks.double(), sample.n
+    share = Z.mean(1, keepdim=True)  # (m, 1)
+    X = (2 * Z - 1)[:, : n if order == 2 else 0]
+    empty, full = ends
+    Y = Y - empty - share * (full - empty)
+    problem = LeastSquares(Z - share, Columns(X[:, :0], X, shift=1.0), sample.weights)
+    free, pairs = problem.solve(Y, problem.choose(Y) if ridge == "auto" else float(ridge))
+    e2 = torch.zeros(n, n, dtype=torch.float64)
+    i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
+    e2[i, j] = e2[j, i] = 4 * pairs[:, 0]
+    a = free[:, 0]
+    return float(empty), a - a.mean() + (full - empty) / n - e2.sum(1) / 2, e2
+
+
+class _Side:
+    """One side's numbers, shared by its least-squares problems."""
 
     def __init__(self, swept: Sweep) -> None:
         device = swept.embeddings.device
         device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         self.E = swept.embeddings.to(device, torch.float64)  # (m, D)
-        self.Z = swept.masks.to(device, torch.float64)  # (m, n)
+        Z = swept.masks.to(device, torch.float64)  # (m, n)
         self.w = swept.weights.to(device)  # (m,)
-        self.m, self.n = self.Z.shape
+        self.m, self.n = Z.shape
         self.p = swept.sample.p
         self.sd = math.sqrt(self.p * (1 - self.p))
-        self.X = (self.Z - self.p) / self.sd
+        self.X = (Z - self.p) / self.sd
         self.mean = self.w @ self.E  # (D,)
         self.exact = swept.sample.method == "enumerated"
         self.name = swept.info.get("kind", "side")
-        # Complementary twins: x' = -x, so the fit falls apart into an even part (constant, pairs)
-        # of the twins' means and an odd part (first order) of their half differences, each with
-        # half the rows. Exact, and the eigenproblem is eight times cheaper.
+        # Complementary twins: x' = -x, so a fit falls apart into an even part (constant, pairs) of
+        # the twins' means and an odd part (first order) of their half differences, each with half
+        # the rows. Exact, and the eigenproblem is eight times cheaper.
         self.folded = (
             swept.sample.method == "antithetic"
             and self.m % 2 == 0
             and bool((swept.masks[0::2] == ~swept.masks[1::2]).all())
         )
 
-    def polynomial(
-        self, Y: torch.Tensor, among: torch.Tensor, ridge: float | str
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit one target (m, 1) by monomials in z: constant, first (n,), pairs (n, n)."""
-        c, a, b = self._fit(Y, torch.arange(self.n), among, ridge)
-        B = torch.zeros(self.n, self.n, dtype=torch.float64, device=b.device)
-        i, j = torch.triu_indices(len(among), len(among), 1)
-        B[among[i], among[j]] = b[:, 0] / self.sd**2
-        B = B + B.T
-        a = a[:, 0] / self.sd
-        const = c[0] - self.p * a.sum() + self.p**2 * B.sum() / 2
-        return const, a - self.p * B.sum(1), B
+    def groups(self) -> list[torch.Tensor]:
+        """Rows in up to GROUPS groups that are independent of each other: twins stay together."""
+        if self.exact:
+            return []
+        pair = torch.arange(self.m) // 2
+        count = min(GROUPS, int(pair[-1]) + 1)
+        return [torch.nonzero(pair % count == g)[:, 0] for g in range(count)]
 
-    def slopes(self, among: torch.Tensor, ridge: float | str) -> torch.Tensor:
-        """First-order slopes of the embedding itself on some players: J = Cov(Z)^+ Z'WE, (k, D)."""
-        return self._fit(self.E, among, torch.arange(0), ridge)[1] / self.sd
 
-    def _fit(
-        self, Y: torch.Tensor, singles: torch.Tensor, among: torch.Tensor, ridge: float | str
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit targets (m, k) by x_i for some players and x_i x_j among some, and a constant.
+class _Problem:
+    """One least-squares problem of a side: a constant, x_i for some players, x_i x_j among some.
 
-        Returns the constant (k,), the first-order terms (singles, k) and the pairs (q, k).
-        """
-        ridge = 0.0 if ridge == "auto" and self.exact else ridge
-        X, n = self.X[:, singles], len(singles)
-        unknowns = 1 + n + len(among) * (len(among) - 1) // 2
-        if ridge == 0 and self.m < unknowns:
+    The penalty is chosen once, for the targets ``Y`` (m, k); after that any targets are fitted.
+    Results are coefficients of monomials in z.
+    """
+
+    def __init__(
+        self,
+        side: _Side,
+        singles: torch.Tensor,
+        among: torch.Tensor,
+        ridge: float | str,
+        Y: torch.Tensor,
+    ) -> None:
+        self.side, self.singles, self.among = side, singles, among
+        ridge = 0.0 if ridge == "auto" and side.exact else ridge
+        X, pairs = side.X[:, singles], side.X[:, among]
+        one, none = torch.ones_like(side.X[:, :1]), side.X[:, :0]
+        n, q = len(singles), len(among) * (len(among) - 1) // 2
+        if ridge == 0 and side.m < 1 + n + q:
             warnings.warn(
-                f"{self.name}: {self.m} masks do not determine {unknowns} terms; plain least "
+                f"{side.name}: {side.m} masks do not determine {1 + n + q} terms; plain least "
                 "squares gives the smallest of many solutions. Use more masks or ridge='auto'.",
                 stacklevel=4,
             )
-        one = torch.ones(self.m, 1, dtype=torch.float64, device=self.X.device)
-        none = self.X[:, :0]
-        pairs = self.X[:, among]
-        few = ridge == "auto" and self.m < FEW * (n + 1)  # then first-order terms shrink too
-        if self.folded:
-            even, odd = (Y[0::2] + Y[1::2]) / 2, (Y[0::2] - Y[1::2]) / 2  # (m/2, k)
-            half, w, one, none = X[0::2], 2 * self.w[0::2], one[0::2], none[0::2]
-            a = (
-                _penalised(none, _Columns(half, none), w, odd, ridge).shrunk
-                if few
-                else _penalised(half, _Columns(none, none), w, odd, ridge).free
+        # n first-order terms are expected to matter at least as much as the n**2 / 2 pairs
+        self.stretch = math.sqrt(max(n, 1)) if ridge == "auto" and side.m < FEW * (n + 1) else 0.0
+        free, shrunk = (none, self.stretch * X) if self.stretch else (X, none)
+        if side.folded:
+            half, w = slice(0, None, 2), 2 * side.w[0::2]
+            self.parts = (
+                LeastSquares(one[half], Columns(none[half], pairs[half]), w),
+                LeastSquares(free[half], Columns(shrunk[half], none[half]), w),
             )
-            fit = _penalised(one, _Columns(none, pairs[0::2]), w, even, ridge)
-            return fit.free[0], a, fit.shrunk
-        if few:
-            # n first-order terms are expected to matter at least as much as the n**2 / 2 pairs
-            stretch = math.sqrt(n)
-            fit = _penalised(one, _Columns(stretch * X, pairs), self.w, Y, ridge)
-            return fit.free[0], stretch * fit.shrunk[:n], fit.shrunk[n:]
-        fit = _penalised(torch.cat([one, X], 1), _Columns(none, pairs), self.w, Y, ridge)
-        return fit.free[0], fit.free[1:], fit.shrunk
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Design columns of shrunk terms: x_i for the players of ``first``, x_i x_j among ``pairs``."""
-
-    first: torch.Tensor  # (m, n1)
-    pairs: torch.Tensor  # (m, n2)
-
-    @property
-    def count(self) -> int:
-        n = self.pairs.shape[1]
-        return self.first.shape[1] + n * (n - 1) // 2
-
-    def kernel(self) -> torch.Tensor:
-        """Inner products of all rows, (m, m), without forming the columns."""
-        gram = self.pairs @ self.pairs.T
-        squares = self.pairs.square()
-        return self.first @ self.first.T + (gram.square() - squares @ squares.T) / 2
-
-    def blocks(self):
-        """Rows of the design, a bounded block at a time: slice, (b, count)."""
-        i, j = torch.triu_indices(self.pairs.shape[1], self.pairs.shape[1], 1)
-        m = self.first.shape[0]
-        step = max(1, BLOCK // max(1, self.count))
-        for start in range(0, m, step):
-            rows = slice(start, min(m, start + step))
-            x = self.pairs[rows]
-            yield rows, torch.cat([self.first[rows], x[:, i] * x[:, j]], 1)
-
-
-@dataclass(frozen=True)
-class _Fit:
-    free: torch.Tensor  # (f, k)
-    shrunk: torch.Tensor  # (q, k)
-    ridge: float
-
-
-def _penalised(
-    free: torch.Tensor, columns: _Columns, w: torch.Tensor, Y: torch.Tensor, ridge: float | str
-) -> _Fit:
-    """Minimise sum_r w_r |Y_r - free_r a - columns_r b|^2 + ridge |b|^2 over a and b.
-
-    The free terms are projected out; what remains is solved by the eigenvectors of the smaller of
-    the columns' two Gram matrices, (q, q) or (m, m), which serve every penalty at once.
-    """
-    root = w.sqrt()[:, None]  # (m, 1)
-    U, s, Vt = torch.linalg.svd(root * free, full_matrices=False)
-    keep = s > s.max() * 1e-11 if s.numel() else s > 0
-    Q = U[:, keep]  # (m, f): an orthonormal basis of the free terms
-    y = root * Y
-    y = y - Q @ (Q.T @ y)  # (m, k)
-    m, q = len(w), columns.count
-    b = torch.zeros(q, Y.shape[1], dtype=Y.dtype, device=Y.device)
-    chosen = 0.0
-    if q:
-        if q <= m:
-            gram, mixed, target = 0.0, 0.0, 0.0
-            for rows, T in columns.blocks():
-                T = T * root[rows]
-                gram, mixed = gram + T.T @ T, mixed + T.T @ Q[rows]
-                target = target + T.T @ y[rows]
-            values, V = torch.linalg.eigh(gram - mixed @ mixed.T)  # (q,), (q, q)
         else:
-            K = root * columns.kernel() * root.T
-            K = K - Q @ (Q.T @ K)
-            K = K - (K @ Q) @ Q.T
-            values, V = torch.linalg.eigh(K)  # (m,), (m, m)
-            target = K @ y
-        inside = values > values[-1].clamp(min=0) * 1e-11
-        values, V = values[inside], V[:, inside]
-        if ridge == 0 and q <= m and int(inside.sum()) < q:
+            self.parts = (LeastSquares(torch.cat([one, free], 1), Columns(shrunk, pairs), side.w),)
+        open_terms = sum(part.undetermined for part in self.parts)
+        if ridge == 0 and side.m >= 1 + n + q and open_terms:
             warnings.warn(
-                f"{m} masks leave {q - int(inside.sum())} of {q} pair terms undetermined; plain "
+                f"{side.name}: the masks leave {open_terms} of {q} pair terms undetermined; plain "
                 "least squares gives the smallest of many solutions. Use more masks or "
                 "ridge='auto'.",
                 stacklevel=5,
             )
-        score = V.T @ target  # primal: V'T'y; dual: V'Ky = values * V'y
-        fitted = score.square().sum(1) / (values if q <= m else values**2)  # squared part of y
-        chosen = (
-            _most_likely(values, fitted, float(y.square().sum()), m - Q.shape[1])
-            if ridge == "auto"
-            else float(ridge)
-        )
-        if q <= m:
-            b = V @ (score / (values + chosen)[:, None])
+        self.ridges = [
+            part.choose(y) if ridge == "auto" else float(ridge)
+            for part, y in zip(self.parts, self._split(Y), strict=True)
+        ]
+
+    def _split(self, Y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Targets of each part: twins' means and half differences (m/2, k), or all rows (m, k)."""
+        if self.side.folded:
+            return (Y[0::2] + Y[1::2]) / 2, (Y[0::2] - Y[1::2]) / 2
+        return (Y,)
+
+    def _solve(self, Y: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [
+            part.solve(y, ridge)
+            for part, y, ridge in zip(self.parts, self._split(Y), self.ridges, strict=True)
+        ]
+
+    def terms(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Fit targets (m, k): constants (k,), first-order (n, k) and pair terms (n, n, k)."""
+        solved = self._solve(Y)
+        n = len(self.singles)
+        free, shrunk = solved[0]
+        const = free[0]
+        if self.side.folded:
+            pairs, first = shrunk, solved[1][1 if self.stretch else 0]
         else:
-            dual = V @ (score / (values * (values + chosen))[:, None])  # (m, k)
-            dual = root * (dual - Q @ (Q.T @ dual))
-            b = sum(T.T @ dual[rows] for rows, T in columns.blocks())
-        rest = torch.cat([Y[rows] - T @ b for rows, T in columns.blocks()])
-    else:
-        rest = Y
-    a = Vt.T[:, keep] @ ((Q.T @ (root * rest)) / s[keep, None])
-    return _Fit(a, b, chosen)
+            first = shrunk[:n] if self.stretch else free[1:]
+            pairs = shrunk[n:] if self.stretch else shrunk
+        side, k = self.side, Y.shape[1]
+        a = Y.new_zeros(side.n, k)
+        a[self.singles] = first * (self.stretch or 1.0) / side.sd
+        B = Y.new_zeros(side.n, side.n, k if len(pairs) else 1)
+        if len(pairs):
+            i, j = torch.triu_indices(len(self.among), len(self.among), 1)
+            i, j = self.among[i], self.among[j]
+            B[i, j] = B[j, i] = pairs / side.sd**2
+        # from x to z: x_i = (z_i - p) / sd
+        const = const - side.p * a.sum(0) + side.p**2 * B.sum((0, 1)) / 2
+        return const, a - side.p * B.sum(1), B
 
-
-def _most_likely(values: torch.Tensor, fitted: torch.Tensor, total: float, rows: int) -> float:
-    """The penalty of highest restricted likelihood, on a grid of 12 decades.
-
-    A penalty on |b|^2 is a normal prior on b; its restricted likelihood (Patterson and Thompson,
-    1971) costs nothing more than the eigenvalues. Generalised cross-validation chose as well
-    wherever it worked, but degenerates near as many masks as unknowns, and this does not.
-
-    ``values`` are the eigenvalues, ``fitted`` the squared parts of the targets along them,
-    ``total`` the targets' squared length and ``rows`` the dimensions that the free terms left.
-    """
-    grid = torch.logspace(-8, 4, 145, dtype=values.dtype, device=values.device)
-    spread = values + grid[:, None]  # (grid, rank): variance along the eigenvectors
-    outside = max(total - float(fitted.sum()), 0.0)
-    misfit = (fitted / spread).sum(1) + outside / grid
-    cost = rows * misfit.log() + spread.log().sum(1) + (rows - len(values)) * grid.log()
-    return float(grid[cost.argmin()])
+    def residual(self, Y: torch.Tensor) -> torch.Tensor:
+        """Leave-one-out residuals of targets, (m, k)."""
+        parts = [
+            part.residual(y, terms, ridge)
+            for part, y, terms, ridge in zip(
+                self.parts, self._split(Y), self._solve(Y), self.ridges, strict=True
+            )
+        ]
+        if not self.side.folded:
+            return parts[0]
+        return torch.stack([parts[0] + parts[1], parts[0] - parts[1]], 1).flatten(0, 1)
 
 
 def solve_dense(

@@ -197,12 +197,12 @@ def test_the_papers_filter_keeps_the_strongest_players_of_both_sides():
 
 
 def test_memory_of_the_primal_fit_is_blocked(monkeypatch):
-    import fixlip.solver as solver
+    import fixlip.leastsquares as leastsquares
 
     image = sweep(Smooth(9, seed=1), masks=300, p=0.4, method="independent")
     text = sweep(Smooth(3, seed=2), masks=8)
     whole = solve(image, text)
-    monkeypatch.setattr(solver, "BLOCK", 100)
+    monkeypatch.setattr(leastsquares, "BLOCK", 100)
     assert distance(solve(image, text), whole) < 1e-10
 
 
