@@ -4,19 +4,19 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixlip.data.batches import FALSE, STAGES, TRUE, make_batch
+from fixlip.data.batches import FALSE, TRUE, make_batch, orders_of, places_of
 from fixlip.data.evaluate import MODELS, Model, evaluate
-from fixlip.data.scenes import HELD_OUT
+from fixlip.data.losses import ExactClipLoss, ExactSigLipLoss, PlaceProbe
+from fixlip.data.scenes import COLOURS, HELD_OUT, SHAPES, Caption, Scene, Thing
 from fixlip.data.tokenizers import encode, vocabulary
 from fixlip.data.train import (
     RECIPES,
-    ExactClipLoss,
-    ExactSigLipLoss,
     build_model,
     encode_text,
     model_config,
@@ -30,13 +30,8 @@ NAMES = list(RECIPES)
 
 def tiny(name: str, **changes):
     """A recipe of 3 steps that passes through every stage of the curriculum."""
-    stages = {
-        "singles": 0.3,
-        "relations": 0.4,
-        "unfinished": 0.6,
-        "masking": 0.6,
-        "softmax": (0.0, 0.6),
-    }
+    stages = {"singles": 0.3, "relations": 0.4, "places": 0.3, "masking": 0.6}
+    stages["softmax"] = (0.0, 0.6)
     changes = {"steps": 3, "images": 8, "start_from": None} | stages | changes
     return replace(RECIPES[name], **changes)
 
@@ -95,7 +90,7 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not torch.equal(first.images, other.images)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["singles", "binding", "relations"])
 @pytest.mark.parametrize("masking", [False, True])
 def test_batches_show_no_held_out_combination(stage, masking):
     words = list(vocabulary("siglip"))
@@ -151,6 +146,28 @@ def test_losses_equal_their_definitions():
             if sign:
                 expected -= torch.nn.functional.logsigmoid(sign * (logits[b, c] - 2)) / 3
     torch.testing.assert_close(ExactSigLipLoss()(images, texts, 10, -2, truth), expected)
+
+
+def test_places_and_orders_say_what_the_scene_says():
+    left, right = Thing("red", "star", 0, 0, 2), Thing("red", "ring", 2, 3, 3)
+    places = torch.from_numpy(places_of([Scene((left, right), 0)]))  # (1, 18, 2)
+    attributes = [*SHAPES, *COLOURS]
+    star, ring, red = (attributes.index(name) for name in ("star", "ring", "red"))
+    assert places[0, star].tolist() == pytest.approx([1 / 3 - 1, 1 / 3 - 1])
+    assert places[0, ring].tolist() == pytest.approx([1.5 - 1, 3.5 / 3 - 1])
+    assert places[0, red].isnan().all()  # two objects are red: nowhere in particular
+    caption = Caption((("red", "star"), ("red", "ring")), "left of")
+    readable = np.ones(8, dtype=bool)
+    assert orders_of([caption], [readable]) == [(0, 0, -1, star, ring)]
+    assert orders_of([caption], [~readable]) == []
+    probe = PlaceProbe(18 * 2)
+    torch.nn.init.eye_(probe.weight), torch.nn.init.zeros_(probe.bias)
+    exact = places.nan_to_num().view(1, -1)
+    texts = torch.zeros(1, 36)
+    orders = torch.tensor([[0, 0, -1, star, ring]])
+    assert probe(exact, texts, places, orders).item() == pytest.approx(math.log(2))
+    texts[0, 2 * ring] = 100.0
+    assert probe(exact, texts, places, orders).item() == pytest.approx(0)
 
 
 def test_the_fine_model_can_start_from_the_coarse_one(tmp_path):

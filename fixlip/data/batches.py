@@ -21,14 +21,12 @@ from fixlip.data.scenes import (
     Caption,
     Scene,
     holds,
-    is_true,
     relations,
     sample_scene,
 )
 from fixlip.data.tokenizers import END, PAD, START, UNKNOWN, vocabulary
 
 TRUE, FALSE, UNDECIDED = 1, 0, -1
-STAGES = ("singles", "binding", "relations", "unfinished")
 
 # What a (possibly incomplete) phrase can ask for: a combination, a shape, a colour.
 _FEATURES = {
@@ -37,6 +35,7 @@ _FEATURES = {
         [*COMBINATIONS, *((None, s) for s in SHAPES), *((c, None) for c in COLOURS)]
     )
 }
+_ATTRIBUTES = (*SHAPES, *COLOURS)
 _HELD_OUT = frozenset(HELD_OUT)
 _RELATIONS = tuple(INVERSE)
 _COLOURS = tuple(COLOURS)
@@ -51,6 +50,8 @@ class Batch:
     keep: torch.Tensor  # (C, L) bool: False = hidden token
     truth: torch.Tensor  # (B, C) int8: TRUE, FALSE or UNDECIDED
     own: torch.Tensor  # (P, 2) int64: (image, caption drawn for it)
+    places: torch.Tensor  # (B, 18, 2) float32: see `places_of`
+    orders: torch.Tensor  # (R, 5) int64: see `orders_of`
 
 
 def make_batch(
@@ -79,16 +80,14 @@ def make_batch(
         Context length L.
     grid : int
         Patches per side of the model, for `masking`.
-    stage : {"singles", "binding", "relations", "unfinished"}
-        The curriculum: scenes of one object; of one to four; the same with more relations; the same
-        with half of the relations unfinished ("a red star left of": of anything), which are
-        learnt sooner and teach the whole ones.
+    stage : {"singles", "binding", "relations"}
+        The curriculum: scenes of one object; of one to four; the same with more relations.
     masking : bool
         Also zero random patches and hide random tokens (the end of the curriculum).
     """
     rng = np.random.default_rng([seed, step])
-    if stage not in STAGES:
-        raise ValueError(f"unknown stage {stage!r}: expected one of {STAGES}")
+    if stage not in ("singles", "binding", "relations"):
+        raise ValueError(f"unknown stage {stage!r}: expected 'singles', 'binding' or 'relations'")
     scenes = _scenes(rng, images, stage)
     columns: dict[Caption, int] = {}
     own = []
@@ -112,6 +111,8 @@ def make_batch(
         torch.from_numpy(keep),
         torch.from_numpy(truth),
         torch.from_numpy(pairs),
+        torch.from_numpy(places_of(scenes)),
+        torch.tensor(orders_of(list(columns), kept), dtype=torch.int64).view(-1, 5),
     )
 
 
@@ -128,8 +129,8 @@ def _scenes(rng: np.random.Generator, images: int, stage: str) -> list[Scene]:
             scene = sample_scene(rng, layout="mosaic")
         scenes.append(scene)
         if len(scene.things) > 1 and len(scenes) < images and rng.random() < 0.4:
-            moved = stage in ("relations", "unfinished") and rng.random() < 0.6
-            twin = _moved_twin(rng, scene) if moved else _recoloured_twin(rng, scene)
+            replaced = stage == "relations" and rng.random() < 0.6
+            twin = _moved_twin(rng, scene) if replaced else _recoloured_twin(rng, scene)
             if twin is not None:
                 scenes.append(twin)
     return scenes
@@ -171,16 +172,13 @@ def _true_captions(rng: np.random.Generator, scene: Scene, stage: str) -> list[C
         return [Caption(names, bare=draw < 0.9)]
     captions = [Caption(full[: rng.integers(1, len(full) + 1)])]
     draw = rng.random()
-    more = stage in ("relations", "unfinished")
-    if draw < (0.8 if more else 0.5):
+    if draw < (0.8 if stage == "relations" else 0.5):
         related = relations(scene)
         if related:
             caption = related[rng.integers(len(related))]
             (_, first), (_, second) = caption.phrases
-            if more and first != second and rng.random() < 0.5:
+            if stage == "relations" and first != second and rng.random() < 0.5:
                 caption = replace(caption, phrases=((None, first), (None, second)))
-            if stage == "unfinished" and rng.random() < 0.5:
-                caption = replace(caption, phrases=caption.phrases[:1])
             captions.append(caption)
     elif draw < 0.7:
         count = rng.integers(1, len(names) + 1)
@@ -195,7 +193,7 @@ def _negatives(rng: np.random.Generator, caption: Caption) -> list[Caption]:
     if caption.relation:
         negatives.append(replace(caption, relation=INVERSE[caption.relation]))
         draw = rng.random()
-        if draw < 0.3 and len(phrases) == 2:
+        if draw < 0.3:
             negatives.append(replace(caption, phrases=phrases[::-1]))
         elif draw < 0.6:
             negatives.append(replace(caption, relation=_RELATIONS[rng.integers(4)]))
@@ -235,8 +233,6 @@ def _encode(rng, captions: list[Caption], kind: str, length: int, masking: bool)
     kept = []
     for row, caption in enumerate(captions):
         words = str(caption).split()
-        if caption.relation and len(caption.phrases) == 1:
-            words += caption.relation.split()
         end = offset + len(words)
         ids[row, offset:end] = [table[word] for word in words]
         ids[row, end] = table[END]
@@ -301,8 +297,44 @@ def truth_matrix(
     return truth
 
 
+def places_of(scenes: list[Scene]) -> np.ndarray:
+    """Where each shape and each colour is: (B, 18, 2) float32, x and y from -1 to 1.
+
+    The ten shapes, then the eight colours; NaN where no object or several have it.
+    """
+    places = np.full((len(scenes), len(_ATTRIBUTES), 2), np.nan, dtype=np.float32)
+    for i, scene in enumerate(scenes):
+        for attribute in ("shape", "colour"):
+            values = [getattr(t, attribute) for t in scene.things]
+            for value, t in zip(values, scene.things, strict=True):
+                if values.count(value) == 1:
+                    centre = np.array([t.column, t.row]) + t.size / 2
+                    places[i, _ATTRIBUTES.index(value)] = centre / (GRID / 2) - 1
+    return places
+
+
+def orders_of(captions: list[Caption], kept: list[np.ndarray]) -> list[tuple[int, ...]]:
+    """What relation captions say about places: (caption, axis, sign, first, second).
+
+    On this axis (0: x, 1: y) the place of attribute `first` minus that of `second` has this sign.
+    Captions with hidden words say nothing.
+    """
+    orders = []
+    for j, caption in enumerate(captions):
+        if caption.relation is None or not kept[j].all():
+            continue
+        axis = int(caption.relation in ("above", "below"))
+        sign = 1 if caption.relation in ("right of", "below") else -1
+        for first, second in zip(*caption.phrases, strict=True):  # the colours, the shapes
+            if first is not None and first != second:
+                pair = (_ATTRIBUTES.index(first), _ATTRIBUTES.index(second))
+                orders.append((j, axis, sign, *pair))
+    return orders
+
+
 def _relation_truth(scene: Scene, caption: Caption) -> int:
-    if len(caption.phrases) == 2:
-        return int(is_true(caption, scene))
+    first, second = caption.phrases
     pairs = itertools.permutations(scene.things, 2)
-    return int(any(a.is_a(*caption.phrases[0]) and holds(caption.relation, a, b) for a, b in pairs))
+    return int(
+        any(a.is_a(*first) and b.is_a(*second) and holds(caption.relation, a, b) for a, b in pairs)
+    )

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import open_clip
 import torch
-from open_clip.loss import ClipLoss, SigLipLoss
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import cross_entropy, logsigmoid, normalize
+from torch.nn.functional import normalize
 
-from fixlip.data.batches import FALSE, STAGES, TRUE, Batch, make_batch
+from fixlip.data.batches import Batch, make_batch
+from fixlip.data.losses import ExactClipLoss, ExactSigLipLoss, PlaceProbe
 from fixlip.data.tokenizers import vocabulary, write_tokenizer
 from fixlip.towers import register_towers
 
@@ -38,22 +38,32 @@ class Recipe:
     warmup: int = 60  # steps
     singles: float = 0.08  # until here: scenes of one object
     relations: float = 0.4  # from here on: more relations
-    unfinished: float = 0.5625  # from here on: half of the relations are unfinished
+    places: float = 0.5  # from here until `masking`: the place probe, and a second cosine
     masking: float = 0.75  # from here on: masked images and captions
+    cosine: float = 1.0  # where the first cosine of the learning rate would end
     softmax: tuple[float, float] = (0.0, 0.0)  # between these: the softmax loss is added (siglip)
     patch_dropout: float = 0.0  # share of the patches left out while training, until `masking`
     start_from: str | None = None  # demo model whose weights it starts from
 
 
 RECIPES: dict[str, Recipe] = {
-    "demo-clip": Recipe("clip", grid=6, steps=4000),
+    "demo-clip": Recipe(
+        "clip",
+        grid=6,
+        steps=4250,
+        singles=320 / 4250,
+        relations=1600 / 4250,
+        places=2250 / 4250,
+        masking=3350 / 4250,
+        cosine=4000 / 4250,
+    ),
     "demo-siglip": Recipe(
         "siglip",
         grid=6,
         steps=5000,
         images=96,
         relations=0.5,
-        unfinished=0.6,
+        places=0.6,
         masking=0.8,
         softmax=(0.4, 0.9),
     ),
@@ -61,8 +71,13 @@ RECIPES: dict[str, Recipe] = {
         "siglip",
         grid=12,
         steps=1500,
-        images=96,
+        images=64,
+        learning_rate=7e-4,
         singles=0.0,
+        relations=0.0,
+        places=1.0,
+        masking=0.6,
+        softmax=(0.0, 0.9),
         patch_dropout=0.5,
         start_from="demo-siglip",
     ),
@@ -176,57 +191,43 @@ def _encode_text(text: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor) -
     return normalize(x, dim=-1)
 
 
-class ExactClipLoss(ClipLoss):
-    """Softmax loss between each image and its own captions, against all that is known to be false.
-
-    Captions that are also true of another image are neither positive nor negative there.
-    """
-
-    def forward(self, images, texts, logit_scale, truth, own):
-        """`images` (B, D), `texts` (C, D), `truth` (B, C), `own` (P, 2) -> scalar loss."""
-        logits, _ = self.get_logits(images, texts, logit_scale)  # (B, C)
-        ruled_out = logits.masked_fill(truth != FALSE, -math.inf)  # (B, C)
-        positive = logits[own[:, 0], own[:, 1]][:, None]  # (P, 1)
-        target = torch.zeros(len(own), dtype=torch.long, device=logits.device)
-        by_image = torch.cat([positive, ruled_out[own[:, 0]]], dim=1)  # (P, 1 + C)
-        by_text = torch.cat([positive, ruled_out.T[own[:, 1]]], dim=1)  # (P, 1 + B)
-        return (cross_entropy(by_image, target) + cross_entropy(by_text, target)) / 2
-
-
-class ExactSigLipLoss(SigLipLoss):
-    """Sigmoid loss with the exact truth as labels; undecided pairs are left out."""
-
-    def forward(self, images, texts, logit_scale, logit_bias, truth):
-        """`images` (B, D), `texts` (C, D), `truth` (B, C) -> scalar loss."""
-        logits = self.get_logits(images, texts, logit_scale, logit_bias)  # (B, C)
-        labels = (truth == TRUE).to(logits.dtype) - (truth == FALSE).to(logits.dtype)
-        return -(logsigmoid(labels * logits) * labels.abs()).sum() / len(images)
-
-
 def batch_loss(
-    model: torch.nn.Module, batch: Batch, kind: str, *, softmax: bool = False
+    model: torch.nn.Module,
+    batch: Batch,
+    kind: str,
+    *,
+    softmax: bool = False,
+    probe: PlaceProbe | None = None,
 ) -> torch.Tensor:
-    """The training loss of one batch; `softmax` adds the softmax loss to the sigmoid loss.
+    """The training loss of one batch.
 
-    With the sigmoid loss alone these small models are slow to find which colour belongs to which
-    shape; the softmax loss sets a caption against its own negatives and shortens that plateau.
+    `softmax` adds the softmax loss to the sigmoid loss. With the sigmoid loss alone these small
+    models are slow to find which colour belongs to which shape; the softmax loss sets a caption
+    against its own negatives and shortens that plateau. `probe` adds its own loss.
     """
     images = model.encode_image(batch.images, normalize=True)  # (B, D)
     texts = encode_text(model, batch.ids, batch.keep)  # (C, D)
     scale = model.logit_scale.exp()
     if kind == "clip":
-        return ExactClipLoss()(images, texts, scale, batch.truth, batch.own)
-    loss = ExactSigLipLoss()(images, texts, scale, model.logit_bias, batch.truth)
-    if softmax:
-        loss = loss + 5 * ExactClipLoss()(images, texts, scale, batch.truth, batch.own)
+        loss, weight = ExactClipLoss()(images, texts, scale, batch.truth, batch.own), 2
+    else:
+        loss = ExactSigLipLoss()(images, texts, scale, model.logit_bias, batch.truth)
+        if softmax:
+            loss = loss + 5 * ExactClipLoss()(images, texts, scale, batch.truth, batch.own)
+        weight = 10
+    if probe is not None:
+        loss = loss + weight * probe(images, texts, batch.places, batch.orders)
     return loss
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Linear warm-up, then half a cosine towards zero; from `places` on, another one to zero."""
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    start, end = recipe.warmup, round(recipe.cosine * recipe.steps)
+    if step >= recipe.places * recipe.steps:
+        start, end = recipe.places * recipe.steps, recipe.steps
+    done = (step - start) / max(1, end - start)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -290,7 +291,9 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_model(name, patch_dropout=recipe.patch_dropout)
+        probe = PlaceProbe(model_config(name)["model_cfg"]["embed_dim"])
     optimiser = make_optimiser(model)
+    probe_optimiser = torch.optim.Adam(probe.parameters(), lr=1e-3)
     first, spent = 0, 0.0
     started = time.process_time()
     if resume:
@@ -299,6 +302,8 @@ def train(
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        probe.load_state_dict(state["probe"])
+        probe_optimiser.load_state_dict(state["probe_optimiser"])
         first, spent = state["step"], state["cpu_seconds"]
     elif recipe.start_from:
         start_from(model, MODELS / recipe.start_from)
@@ -317,8 +322,8 @@ def train(
     for step in range(first, last):
         done = step / recipe.steps
         masking = done >= recipe.masking
-        starts = (0.0, recipe.singles, recipe.relations, recipe.unfinished)
-        stage = [name for name, start in zip(STAGES, starts, strict=True) if start <= done][-1]
+        stage = "relations" if done >= recipe.relations else "binding"
+        placing = recipe.places <= done < recipe.masking
         softmax = recipe.softmax[0] <= done < recipe.softmax[1]
         batch = make_batch(
             seed,
@@ -327,7 +332,7 @@ def train(
             kind=recipe.kind,
             length=length,
             grid=recipe.grid,
-            stage=stage,
+            stage="singles" if done < recipe.singles else stage,
             masking=masking,
         )
         model.visual.train(not masking)  # patch dropout is the only thing that this switches
@@ -335,11 +340,15 @@ def train(
             group["lr"] = learning_rate(recipe, step)
         with torch.random.fork_rng():  # patch dropout draws from torch's own generator
             torch.manual_seed(seed + step)
-            loss = batch_loss(model, batch, recipe.kind, softmax=softmax)
+            loss = batch_loss(
+                model, batch, recipe.kind, softmax=softmax, probe=probe if placing else None
+            )
         optimiser.zero_grad()
+        probe_optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        probe_optimiser.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         losses.append(loss.item())
@@ -358,6 +367,8 @@ def train(
             state = {
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
+                "probe": probe.state_dict(),
+                "probe_optimiser": probe_optimiser.state_dict(),
                 "step": step + 1,
                 "cpu_seconds": cpu_seconds,
             }
