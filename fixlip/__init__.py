@@ -1,5 +1,7 @@
 """Why do CLIP, SigLIP and SigLIP-2 find an image and a caption similar? The public names."""
 
+from fixlip import exact
+from fixlip.estimators import estimate
 from fixlip.explanation import Explanation
 from fixlip.game import Game
 from fixlip.pair import explain
@@ -12,6 +14,8 @@ __all__ = [
     "Game",
     "MaskSample",
     "Sweep",
+    "estimate",
+    "exact",
     "explain",
     "load",
     "solve",

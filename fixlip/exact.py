@@ -228,7 +228,8 @@ def _explanation(
     index: str,
     order: int,
 ) -> Explanation:
-    names = map(str, range(_players(values))) if players is None else players
+    n = _players(values)
+    names = map(str, range(n)) if players is None else players
     return Explanation(
         *terms,
         players=tuple(names),
@@ -236,7 +237,8 @@ def _explanation(
         p=p,
         empty_value=float(values[0]),
         grand_value=float(values[-1]),
-        info={"fit": {"index": index, "order": order, "exact": True}},
+        info={"fit": {"index": index, "order": order}},
+        deviations=np.zeros((0, 1 + n + n * (n - 1) // 2), np.float32),  # no sampling error
     )
 
 
