@@ -151,13 +151,18 @@ class LeastSquares:
     def residual(
         self, Y: torch.Tensor, terms: tuple[torch.Tensor, torch.Tensor], ridge: float
     ) -> torch.Tensor:
-        """Leave-one-out residuals (m, k) of a solution: each row as if it had not been fitted."""
+        """Residuals (m, k) of a solution, as large as the errors: the fit makes them smaller.
+
+        Divided by sqrt(1 - leverage), the correction called HC2, which makes variances unbiased
+        where all errors are alike; HC3's 1 - leverage was measured to be too careful with as few
+        as two masks per term.
+        """
         a, b = terms
         fitted = self.free @ a
         if len(b):
             fitted = fitted + self._penalised_part(b)
         # a row that alone determines a term has leverage 1: its own residual says nothing
-        return (Y - fitted) / (1 - self._leverage(ridge)).clamp(min=1e-3)[:, None]
+        return (Y - fitted) / (1 - self._leverage(ridge)).clamp(min=1e-3).sqrt()[:, None]
 
     def _leverage(self, ridge: float) -> torch.Tensor:
         """Diagonal of the matrix that maps targets to fitted values, (m,)."""

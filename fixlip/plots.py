@@ -160,7 +160,7 @@ def bars(
     count: int = 12,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the largest first-order terms as horizontal bars, largest on top.
+    """Draw the largest first-order terms as horizontal bars, with 95 % intervals where known.
 
     Parameters
     ----------
@@ -179,6 +179,8 @@ def bars(
         edgecolor="0.4",
         linewidth=0.6,
         color=plt.get_cmap(COLOURS)(Normalize(-limit, limit)(terms)),
+        xerr=None if explanation.stderr is None else 1.96 * explanation.stderr.e1[order],
+        error_kw={"linewidth": 1, "capsize": 2, "ecolor": "0.2"},
     )
     ax.set_yticks(np.arange(len(order)), [explanation.players[i] for i in order])
     ax.invert_yaxis()

@@ -184,14 +184,15 @@ def _deviations(
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """What each group of one side's masks adds to the terms: own players first, then the other's.
 
-    The first-order effect of a group's masks on every term, through the side's own fits (with
-    leave-one-out residuals, as in HC3 standard errors) and through its mean, which is part of the
-    other side's target. Their squares sum to the variance that this side's masks cause.
+    The first-order effect of a group's masks on every term, through the side's own fits and
+    through its mean, which is part of the other side's target. Their squares sum to the variance
+    that this side's masks cause.
 
     References
     ----------
     Grouped infinitesimal jackknife: Efron, "The Jackknife, the Bootstrap and Other Resampling
-    Plans", 1982; HC3: MacKinnon and White, 1985.
+    Plans", 1982. HC2: MacKinnon and White, "Some heteroskedasticity-consistent covariance matrix
+    estimators", 1985.
     """
     side, groups = own.side, own.side.groups()
     if not groups:
@@ -324,11 +325,13 @@ def fit_game(
     _check_options(order, ridge, "full", 2)
     Y = values[:, None]
     if ends is None:
+        mean = sample.weights @ values  # where masks are few, the constant comes first
+        Y = Y - mean
         side = _Side(Sweep(sample, Y, Y[:0], (), {"kind": "game"}))
         everyone = torch.arange(sample.n)
         problem = _Problem(side, everyone, everyone[: sample.n * (order == 2)], ridge, Y)
         e0, e1, e2 = problem.terms(Y)
-        return float(e0), e1[:, 0], e2[..., 0]
+        return float(e0 + mean), e1[:, 0], e2[..., 0]
 
     # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
     Z, n = sample.masks.double(), sample.n
@@ -465,7 +468,7 @@ class _Problem:
         return const, a - side.p * B.sum(1), B
 
     def residual(self, Y: torch.Tensor) -> torch.Tensor:
-        """Leave-one-out residuals of targets, (m, k)."""
+        """Residuals of targets, corrected for leverage, (m, k)."""
         parts = [
             part.residual(y, terms, ridge)
             for part, y, terms, ridge in zip(

@@ -30,6 +30,7 @@ def explanation():
         grand_value=2.5,
         info=info,
         picture=rng.integers(0, 256, size=(4, 5, 3), dtype=np.uint8),
+        deviations=rng.normal(size=(8, 22)).astype(np.float32),
     )
 
 

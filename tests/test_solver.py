@@ -209,3 +209,69 @@ def test_memory_of_the_primal_fit_is_blocked(monkeypatch):
 def test_enumerated_sides_are_not_shrunk():
     image, text = (sweep(Smooth(n, seed=s), masks=enumerate_masks(n)) for n, s in ((7, 1), (4, 2)))
     assert distance(solve(image, text), solve(image, text, ridge=0)) < 1e-12
+
+
+def spread_and_claim(method, p, text_masks, repeats=60):
+    """Standard deviation of repeated estimates beside the mean claimed standard error."""
+    sides, found, claimed = (Smooth(7, seed=1), Smooth(4, seed=2)), [], []
+    for seed in range(repeats):
+        image = sweep(sides[0], masks=90, p=p, seed=seed, method=method)
+        text = sweep(sides[1], masks=text_masks, p=p, seed=1000 + seed, method=method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            explanation = solve(image, text, ridge=0)
+        found.append(explanation)
+        claimed.append(explanation.stderr)
+
+    def ratio(part):
+        values = np.array([part(e.e0, e.e1, e.e2) for e in found])
+        errors = np.array([part(*terms) for terms in claimed])
+        return np.sqrt(np.square(errors).mean() / values.var(0, ddof=1).mean())
+
+    return {
+        "cross": ratio(lambda e0, e1, e2: e2[:7, 7:]),
+        "within": ratio(lambda e0, e1, e2: e2[np.triu_indices(7, 1)]),
+        "first": ratio(lambda e0, e1, e2: e1[:7]),
+        "text": ratio(lambda e0, e1, e2: e1[7:]),
+    }
+
+
+@pytest.mark.parametrize("method", ["antithetic", "independent"])
+@pytest.mark.parametrize("p", [0.5, 0.4])
+def test_standard_errors_are_as_large_as_the_spread_of_repeated_estimates(method, p):
+    ratios = spread_and_claim(method, p, text_masks=16)
+    assert all(0.85 < ratio < 1.2 for ratio in ratios.values()), ratios
+
+
+def test_no_sampling_no_error():
+    swept = [sweep(Smooth(n, seed=s), masks=2**n) for n, s in ((6, 1), (4, 2))]
+    explanation = solve(*swept)
+    assert explanation.deviations.shape == (0, 1 + 10 + 45)
+    assert explanation.stderr.e0 == 0 and not explanation.stderr.e2.any()
+    assert solve(*swept, errors=False).stderr is None
+
+
+def test_errors_of_what_is_derived():
+    image, text = sweep(Smooth(7, seed=1), masks=120), sweep(Smooth(5, seed=2), masks=20)
+    explanation = solve(image, text, ridge=0.01)
+    kept = np.zeros((1, 12), bool)
+    np.testing.assert_allclose(
+        explanation.stderr_of(lambda e: e.value(kept)), explanation.stderr.e0, rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        explanation.stderr_of(lambda e: e.e2), explanation.stderr.e2, rtol=1e-9, atol=1e-15
+    )
+    # correlated terms: the error of a sum is not the root of the summed squares
+    both = explanation.stderr_of(lambda e: e.attributions())
+    assert both.shape == (12,) and (both > 0).all()
+    with pytest.raises(ValueError, match="without error bars"):
+        solve(image, text, errors=False).stderr_of(lambda e: e.e0)
+
+
+@pytest.mark.parametrize("basis", ["full", "cross", "top"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_every_basis_has_error_bars_where_it_has_terms(basis, order):
+    image, text = sweep(Smooth(9, seed=1), masks=150), sweep(Smooth(6, seed=2), masks=50)
+    explanation = solve(image, text, basis=basis, order=order, k=9)
+    assert ((explanation.stderr.e2 > 0) == (explanation.e2 != 0)).all()
+    assert (explanation.stderr.e1 > 0).all()
