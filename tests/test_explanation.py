@@ -99,17 +99,8 @@ def test_players_that_cannot_be_found_are_named(explanation):
 def test_files_give_back_the_same_bits(explanation, tmp_path, name):
     path = explanation.save(tmp_path / name)
     loaded = Explanation.load(path)
-    for field in (
-        "e0",
-        "e1",
-        "e2",
-        "players",
-        "n_image",
-        "p",
-        "empty_value",
-        "grand_value",
-        "picture",
-    ):
+    numbers = ("e0", "e1", "e2", "empty_value", "grand_value", "picture", "deviations")
+    for field in (*numbers, "players", "n_image", "p"):
         a, b = getattr(explanation, field), getattr(loaded, field)
         assert np.array_equal(a, b) and type(a) is type(b), field
     assert loaded.info == explanation.info
