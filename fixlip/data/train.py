@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import open_clip
@@ -28,60 +28,78 @@ MODELS = Path(__file__).parent / "models"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a demo model is trained; fractions are of the number of steps."""
+    """How a demo model is trained; stages begin and end at given steps."""
 
     kind: str  # "clip" (softmax loss) or "siglip" (sigmoid loss)
     grid: int  # patches per side
+    images: int  # per step
     steps: int
-    images: int = 128  # per step
-    learning_rate: float = 1e-3
-    warmup: int = 60  # steps
-    singles: float = 0.08  # until here: scenes of one object
-    relations: float = 0.4  # from here on: more relations
-    places: float = 0.5  # from here until `masking`: the place probe, and a second cosine
-    masking: float = 0.75  # from here on: masked images and captions
-    cosine: float = 1.0  # where the first cosine of the learning rate would end
-    softmax: tuple[float, float] = (0.0, 0.0)  # between these: the softmax loss is added (siglip)
-    patch_dropout: float = 0.0  # share of the patches left out while training, until `masking`
+    singles: int  # before this step: scenes of one object
+    relations: int  # from here on: more relations
+    masking: int  # from here on: masked images and captions
+    cycles: tuple[tuple[int, int, float], ...]  # of the learning rate: (start, end, peak)
+    places: tuple[int, int] = (0, 0)  # between these: the place probe
+    softmax: tuple[tuple[int, int], ...] = ()  # in these: the softmax loss too (siglip only)
+    patch_dropout: float = 0.0  # share of the patches left out before `masking`
     start_from: str | None = None  # demo model whose weights it starts from
+
+    def scaled(self, steps: int) -> "Recipe":
+        """The same recipe, stretched or shortened to another number of steps."""
+
+        def scale(step: int) -> int:
+            return round(step * steps / self.steps)
+
+        return replace(
+            self,
+            steps=steps,
+            singles=scale(self.singles),
+            relations=scale(self.relations),
+            masking=scale(self.masking),
+            cycles=tuple((scale(start), scale(end), peak) for start, end, peak in self.cycles),
+            places=tuple(map(scale, self.places)),
+            softmax=tuple((scale(start), scale(end)) for start, end in self.softmax),
+        )
 
 
 RECIPES: dict[str, Recipe] = {
     "demo-clip": Recipe(
         "clip",
         grid=6,
+        images=128,
         steps=4250,
-        singles=320 / 4250,
-        relations=1600 / 4250,
-        places=2250 / 4250,
-        masking=3350 / 4250,
-        cosine=4000 / 4250,
+        singles=320,
+        relations=1600,
+        masking=3350,
+        cycles=((0, 4000, 1e-3), (2250, 4250, 1e-3)),
+        places=(2250, 3350),
     ),
     "demo-siglip": Recipe(
         "siglip",
         grid=6,
-        steps=5000,
         images=96,
-        relations=0.5,
-        places=0.6,
-        masking=0.8,
-        softmax=(0.4, 0.9),
+        steps=6500,
+        singles=400,
+        relations=2500,
+        masking=4000,
+        cycles=((0, 5000, 1e-3), (3000, 5000, 1e-3), (4750, 6500, 7e-4)),
+        places=(3000, 4000),
+        softmax=((2000, 4500), (4750, 6300)),
     ),
     "demo-siglip-fine": Recipe(
         "siglip",
         grid=12,
-        steps=1500,
         images=64,
-        learning_rate=7e-4,
-        singles=0.0,
-        relations=0.0,
-        places=1.0,
-        masking=0.6,
-        softmax=(0.0, 0.9),
+        steps=1500,
+        singles=0,
+        relations=0,
+        masking=900,
+        cycles=((0, 1500, 7e-4),),
+        softmax=((0, 1350),),
         patch_dropout=0.5,
         start_from="demo-siglip",
     ),
 }
+WARMUP = 60  # steps
 
 
 def model_config(name: str) -> dict:
@@ -221,14 +239,13 @@ def batch_loss(
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then half a cosine towards zero; from `places` on, another one to zero."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    start, end = recipe.warmup, round(recipe.cosine * recipe.steps)
-    if step >= recipe.places * recipe.steps:
-        start, end = recipe.places * recipe.steps, recipe.steps
-    done = (step - start) / max(1, end - start)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    """Half a cosine from the peak to zero in the latest cycle; linear warm-up at the very start."""
+    start, end, peak = [cycle for cycle in recipe.cycles if cycle[0] <= step][-1]
+    if start == 0:
+        if step < WARMUP:
+            return peak * (step + 1) / WARMUP
+        start = WARMUP
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, end - start)))
 
 
 def make_optimiser(model: torch.nn.Module) -> torch.optim.AdamW:
@@ -320,11 +337,10 @@ def train(
     model.train()
     losses = []
     for step in range(first, last):
-        done = step / recipe.steps
-        masking = done >= recipe.masking
-        stage = "relations" if done >= recipe.relations else "binding"
-        placing = recipe.places <= done < recipe.masking
-        softmax = recipe.softmax[0] <= done < recipe.softmax[1]
+        stage = "relations" if step >= recipe.relations else "binding"
+        masking = step >= recipe.masking
+        softmax = any(start <= step < end for start, end in recipe.softmax)
+        placing = recipe.places[0] <= step < recipe.places[1]
         batch = make_batch(
             seed,
             step,
@@ -332,7 +348,7 @@ def train(
             kind=recipe.kind,
             length=length,
             grid=recipe.grid,
-            stage="singles" if done < recipe.singles else stage,
+            stage="singles" if step < recipe.singles else stage,
             masking=masking,
         )
         model.visual.train(not masking)  # patch dropout is the only thing that this switches
@@ -409,7 +425,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     recipe = RECIPES[options.name]
     if options.steps:
-        recipe = Recipe(**(asdict(recipe) | {"steps": options.steps}))
+        recipe = recipe.scaled(options.steps)
     train(
         options.name,
         options.out or MODELS / options.name,
