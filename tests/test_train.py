@@ -30,7 +30,8 @@ NAMES = list(RECIPES)
 
 def tiny(name: str, **changes):
     """A recipe of 3 steps that passes through every stage of the curriculum."""
-    stages = {"singles": 1, "relations": 1, "masking": 2, "places": (1, 2), "softmax": ((1, 2),)}
+    stages = {"singles": 1, "relations": 1, "masking": 2, "places": ((1, 2),)}
+    stages["softmax"] = ((1, 2),)
     short = {"steps": 3, "images": 8, "cycles": ((0, 3, 1e-3),), "start_from": None}
     changes = short | stages | changes
     return replace(RECIPES[name], **changes)

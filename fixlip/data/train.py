@@ -38,8 +38,8 @@ class Recipe:
     relations: int  # from here on: more relations
     masking: int  # from here on: masked images and captions
     cycles: tuple[tuple[int, int, float], ...]  # of the learning rate: (start, end, peak)
-    places: tuple[int, int] = (0, 0)  # between these: the place probe
-    softmax: tuple[tuple[int, int], ...] = ()  # in these: the softmax loss too (siglip only)
+    places: tuple[tuple[int, int], ...] = ()  # in these intervals: the place probe
+    softmax: tuple[tuple[int, int], ...] = ()  # in these: the softmax loss too (siglip)
     patch_dropout: float = 0.0  # share of the patches left out before `masking`
     start_from: str | None = None  # demo model whose weights it starts from
 
@@ -56,7 +56,7 @@ class Recipe:
             relations=scale(self.relations),
             masking=scale(self.masking),
             cycles=tuple((scale(start), scale(end), peak) for start, end, peak in self.cycles),
-            places=tuple(map(scale, self.places)),
+            places=tuple((scale(start), scale(end)) for start, end in self.places),
             softmax=tuple((scale(start), scale(end)) for start, end in self.softmax),
         )
 
@@ -71,7 +71,7 @@ RECIPES: dict[str, Recipe] = {
         relations=1600,
         masking=3350,
         cycles=((0, 4000, 1e-3), (2250, 4250, 1e-3)),
-        places=(2250, 3350),
+        places=((2250, 3350),),
     ),
     "demo-siglip": Recipe(
         "siglip",
@@ -82,19 +82,20 @@ RECIPES: dict[str, Recipe] = {
         relations=2500,
         masking=4000,
         cycles=((0, 5000, 1e-3), (3000, 5000, 1e-3), (4750, 6500, 7e-4)),
-        places=(3000, 4000),
+        places=((3000, 4000), (5250, 6300)),
         softmax=((2000, 4500), (4750, 6300)),
     ),
     "demo-siglip-fine": Recipe(
         "siglip",
         grid=12,
         images=64,
-        steps=1500,
+        steps=2250,
         singles=0,
         relations=0,
-        masking=900,
-        cycles=((0, 1500, 7e-4),),
-        softmax=((0, 1350),),
+        masking=1500,
+        cycles=((0, 1500, 7e-4), (750, 2250, 7e-4)),
+        places=((0, 2150),),
+        softmax=((0, 2150),),
         patch_dropout=0.5,
         start_from="demo-siglip",
     ),
@@ -340,7 +341,7 @@ def train(
         stage = "relations" if step >= recipe.relations else "binding"
         masking = step >= recipe.masking
         softmax = any(start <= step < end for start, end in recipe.softmax)
-        placing = recipe.places[0] <= step < recipe.places[1]
+        placing = any(start <= step < end for start, end in recipe.places)
         batch = make_batch(
             seed,
             step,
