@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -268,19 +267,19 @@ class Explanation:
         if path.suffix not in (".npz", ".safetensors"):
             raise ValueError(f"{path.name}: end the name in .npz or .safetensors")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=path.suffix, delete=False) as file:
-            try:
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
                 if path.suffix == ".npz":
                     np.savez(file, about=np.array(about), **arrays)
                 else:
                     from safetensors.numpy import save
 
                     file.write(save(arrays, metadata={"about": about}))
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
         return path
 
     @classmethod

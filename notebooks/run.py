@@ -217,7 +217,8 @@ def explain(options: argparse.Namespace) -> list[str]:
     image = Path(options.image).expanduser().resolve()
     if not image.is_file():
         raise ValueError(f"there is no image {image}")
-    settings = [f"image={image}", f"caption={options.caption}"]
+    # the quickstart's own test images have nothing to do with the user's
+    settings = [f"image={image}", f"caption={options.caption}", "mosaics=0"]
     settings += [f"model={options.model}"] if options.model else []
     settings += [f"pretrained={options.pretrained}"] if options.pretrained else []
     title = f"{image.stem}-{options.caption}"

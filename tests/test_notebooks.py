@@ -162,7 +162,8 @@ def folder(tmp_path, monkeypatch):
         "figures.mkdir(parents=True, exist_ok=True)\n"
         "(figures / 'made.txt').write_text(sys.executable);"
     )
-    quick = notebook("image = ''\ncaption = 'a dog'  # text\nmodel: str = 'demo'", show, save)
+    own = "image = ''\ncaption = 'a dog'  # text\nmodel: str = 'demo'\nmosaics: int = 1"
+    quick = notebook(own, show, save)
     broken = notebook("masks: int = 4\np: float = 0.5", "1 + 1", "raise ValueError(f'p is {p}')")
     for name, content in {"00_quickstart": quick, "01_broken": broken, "02_fine": quick}.items():
         nbformat.write(content, clone / "notebooks" / f"{name}.ipynb")
