@@ -61,6 +61,11 @@ class Recipe:
         )
 
 
+# A record of how the committed models were trained, with the cycles that were added on the way.
+# demo-siglip-fine started from demo-siglip at its step 5250:
+#   python -m fixlip.data.train demo-siglip --stop 5250
+#   python -m fixlip.data.train demo-siglip-fine
+#   python -m fixlip.data.train demo-siglip --resume
 RECIPES: dict[str, Recipe] = {
     "demo-clip": Recipe(
         "clip",
