@@ -8,23 +8,18 @@ import pytest
 from PIL import Image
 
 from fixlip.data.batches import TRUE, UNDECIDED, truth_matrix
+from fixlip.data.captions import INVERSE, Caption, edit_attributes, parse_caption, swap_colours
+from fixlip.data.drawing import COLOURS, SHAPES
 from fixlip.data.scenes import (
-    COLOURS,
     COMBINATIONS,
     HELD_OUT,
-    INVERSE,
     SEEN,
-    SHAPES,
-    Caption,
     Scene,
     Thing,
-    edit_attributes,
     is_true,
-    parse_caption,
     read_scenes,
     relations,
     sample_scene,
-    swap_colours,
     true_captions,
     write_coco,
 )

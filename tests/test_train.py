@@ -11,15 +11,16 @@ import torch
 from safetensors.torch import load_file
 
 from fixlip.data.batches import FALSE, TRUE, make_batch, orders_of, places_of
+from fixlip.data.captions import Caption
+from fixlip.data.drawing import COLOURS, SHAPES
 from fixlip.data.evaluate import MODELS, Model, evaluate
 from fixlip.data.losses import ExactClipLoss, ExactSigLipLoss, PlaceProbe
-from fixlip.data.scenes import COLOURS, HELD_OUT, SHAPES, Caption, Scene, Thing
+from fixlip.data.recipes import RECIPES, model_config
+from fixlip.data.scenes import HELD_OUT, Scene, Thing
 from fixlip.data.tokenizers import encode, vocabulary
 from fixlip.data.train import (
-    RECIPES,
     build_model,
     encode_text,
-    model_config,
     start_from,
     train,
     write_model,

@@ -10,20 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fixlip.data.scenes import (
-    COLOURS,
-    COMBINATIONS,
-    GRID,
-    HELD_OUT,
-    IMAGE_SIZE,
-    INVERSE,
-    SHAPES,
-    Caption,
-    Scene,
-    holds,
-    relations,
-    sample_scene,
-)
+from fixlip.data.captions import INVERSE, Caption
+from fixlip.data.drawing import COLOURS, IMAGE_SIZE, SHAPES
+from fixlip.data.scenes import COMBINATIONS, GRID, HELD_OUT, Scene, holds, relations, sample_scene
 from fixlip.data.tokenizers import END, PAD, START, UNKNOWN, vocabulary
 
 TRUE, FALSE, UNDECIDED = 1, 0, -1

@@ -1,4 +1,4 @@
-"""How scenes look: the ten shapes as masks, and the noisy grey background."""
+"""How scenes look: ten shapes as masks, eight colours, and a noisy grey background."""
 
 import functools
 from collections.abc import Iterable
@@ -8,6 +8,16 @@ from PIL import Image, ImageDraw
 
 IMAGE_SIZE = 48  # pixels
 SUPERSAMPLING = 8
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 35, 40),
+    "green": (45, 165, 60),
+    "blue": (45, 75, 220),
+    "yellow": (240, 220, 45),
+    "purple": (145, 50, 185),
+    "orange": (245, 135, 25),
+    "cyan": (45, 210, 220),
+    "white": (245, 245, 245),
+}
 SHAPES: tuple[str, ...] = (
     *("circle", "square", "triangle", "star", "cross"),
     *("heart", "ring", "diamond", "moon", "arrow"),

@@ -15,18 +15,8 @@ import numpy as np
 import open_clip
 import torch
 
-from fixlip.data.scenes import (
-    COMBINATIONS,
-    HELD_OUT,
-    INVERSE,
-    Caption,
-    Scene,
-    edit_attributes,
-    is_true,
-    relations,
-    sample_scene,
-    swap_colours,
-)
+from fixlip.data.captions import INVERSE, Caption, edit_attributes, swap_colours
+from fixlip.data.scenes import COMBINATIONS, HELD_OUT, Scene, is_true, relations, sample_scene
 from fixlip.towers import register_towers
 
 MODELS = Path(__file__).parent / "models"

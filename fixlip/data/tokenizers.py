@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from fixlip.data.scenes import COLOURS, SHAPES
+from fixlip.data.drawing import COLOURS, SHAPES
 
 WORDS: tuple[str, ...] = (
     *("a", "an", "and", "left", "right", "of", "above", "below"),
