@@ -35,6 +35,7 @@ def explain(
     k: int = 72,
     scale: float | None = None,
     bias: float | None = None,
+    errors: bool = True,
     batch_size: int | None = None,
     progress: bool | None = None,
 ) -> Explanation:
@@ -51,7 +52,7 @@ def explain(
     masks : int or (int, int)
         Masks of the image and of the caption; a side with fewer masks than that lists them all.
         The encoder runs at most once per mask, and twice more per side.
-    order, ridge, basis, k, scale, bias
+    order, ridge, basis, k, scale, bias, errors
         See `fixlip.solve`.
     seed : int
         The same seed gives the same masks; both sides draw from independent streams of it.
@@ -77,7 +78,16 @@ def explain(
         sweep(side, masks=m, p=q, seed=s, method=method, batch_size=batch_size, progress=progress)
         for side, m, q, s in zip(sides, (m_image, m_text), (p_image, p_text), seeds, strict=True)
     ]
-    return solve(*swept, order=order, ridge=ridge, basis=basis, k=k, scale=scale, bias=bias)
+    return solve(
+        *swept,
+        order=order,
+        ridge=ridge,
+        basis=basis,
+        k=k,
+        scale=scale,
+        bias=bias,
+        errors=errors,
+    )
 
 
 def _per_side(name: str, value: object) -> tuple:
