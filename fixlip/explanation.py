@@ -327,8 +327,8 @@ class Explanation:
     def to_shapiq(self) -> InteractionValues:
         """The same terms as shapiq's InteractionValues (needs the optional package shapiq).
 
-        p = .5 on both sides is shapiq's index "FBII"; shapiq has no weighted Banzhaf index, so
-        other p carry the same label and keep their p in this object only.
+        Labelled "FSII" where the index is Shapley's, else "FBII", which is p = .5 on both sides:
+        shapiq has no weighted Banzhaf index, so other p keep their p in this object only.
         """
         try:
             from shapiq import InteractionValues
@@ -338,7 +338,7 @@ class Explanation:
         keys = [(), *((int(a),) for a in range(self.n)), *zip(i.tolist(), j.tolist(), strict=True)]
         return InteractionValues(
             values=np.concatenate([[self.e0], self.e1, self.e2[i, j]]),
-            index="FBII",
+            index="FSII" if self.info.get("fit", {}).get("index") == "shapley" else "FBII",
             max_order=2,
             n_players=self.n,
             min_order=0,

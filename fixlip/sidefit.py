@@ -1,0 +1,150 @@
+"""One side's least-squares fits: polynomials of its own masks, for any targets.
+
+Every fit is done in x = (z - p) / sqrt(p (1 - p)), whose monomials are orthonormal under the
+product measure; that keeps the systems well conditioned and gives ridge a meaning.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+
+from fixlip.leastsquares import Columns, LeastSquares
+from fixlip.sampler import Sweep
+
+FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as well
+GROUPS = 48  # groups of masks per side from which standard errors are made
+
+
+class Side:
+    """One side's numbers, shared by its least-squares problems."""
+
+    def __init__(self, swept: Sweep) -> None:
+        device = swept.embeddings.device
+        device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        self.E = swept.embeddings.to(device, torch.float64)  # (m, D)
+        Z = swept.masks.to(device, torch.float64)  # (m, n)
+        self.w = swept.weights.to(device)  # (m,)
+        self.m, self.n = Z.shape
+        self.p = swept.sample.p
+        self.sd = math.sqrt(self.p * (1 - self.p))
+        self.X = (Z - self.p) / self.sd
+        self.mean = self.w @ self.E  # (D,)
+        self.exact = swept.sample.method == "enumerated"
+        self.name = swept.info.get("kind", "side")
+        # Complementary twins: x' = -x, so a fit falls apart into an even part (constant, pairs) of
+        # the twins' means and an odd part (first order) of their half differences, each with half
+        # the rows. Exact, and the eigenproblem is eight times cheaper.
+        self.folded = (
+            swept.sample.method == "antithetic"
+            and self.m % 2 == 0
+            and bool((swept.masks[0::2] == ~swept.masks[1::2]).all())
+        )
+
+    def groups(self) -> list[torch.Tensor]:
+        """Rows in up to GROUPS groups that are independent of each other: twins stay together."""
+        if self.exact:
+            return []
+        pair = torch.arange(self.m) // 2
+        count = min(GROUPS, int(pair[-1]) + 1)
+        return [torch.nonzero(pair % count == g)[:, 0] for g in range(count)]
+
+
+class Problem:
+    """One least-squares problem of a side: a constant, x_i for some players, x_i x_j among some.
+
+    The penalty is chosen once, for the targets ``Y`` (m, k); after that any targets are fitted.
+    Results are coefficients of monomials in z.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        singles: torch.Tensor,
+        among: torch.Tensor,
+        ridge: float | str,
+        Y: torch.Tensor,
+    ) -> None:
+        self.side, self.singles, self.among = side, singles, among
+        ridge = 0.0 if ridge == "auto" and side.exact else ridge
+        X, pairs = side.X[:, singles], side.X[:, among]
+        one, none = torch.ones_like(side.X[:, :1]), side.X[:, :0]
+        n, q = len(singles), len(among) * (len(among) - 1) // 2
+        if ridge == 0 and side.m < 1 + n + q:
+            warnings.warn(
+                f"{side.name}: {side.m} masks do not determine {1 + n + q} terms; plain least "
+                "squares gives the smallest of many solutions. Use more masks or ridge='auto'.",
+                stacklevel=4,
+            )
+        # n first-order terms are expected to matter at least as much as the n**2 / 2 pairs
+        self.stretch = math.sqrt(max(n, 1)) if ridge == "auto" and side.m < FEW * (n + 1) else 0.0
+        free, shrunk = (none, self.stretch * X) if self.stretch else (X, none)
+        if side.folded:
+            half, w = slice(0, None, 2), 2 * side.w[0::2]
+            self.parts = (
+                LeastSquares(one[half], Columns(none[half], pairs[half]), w),
+                LeastSquares(free[half], Columns(shrunk[half], none[half]), w),
+            )
+        else:
+            self.parts = (LeastSquares(torch.cat([one, free], 1), Columns(shrunk, pairs), side.w),)
+        open_terms = sum(part.undetermined for part in self.parts)
+        if ridge == 0 and side.m >= 1 + n + q and open_terms:
+            warnings.warn(
+                f"{side.name}: the masks leave {open_terms} of {q} pair terms undetermined; plain "
+                "least squares gives the smallest of many solutions. Use more masks or "
+                "ridge='auto'.",
+                stacklevel=5,
+            )
+        self.ridges = [
+            part.choose(y) if ridge == "auto" else float(ridge)
+            for part, y in zip(self.parts, self._split(Y), strict=True)
+        ]
+
+    def _split(self, Y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Targets of each part: twins' means and half differences (m/2, k), or all rows (m, k)."""
+        if self.side.folded:
+            return (Y[0::2] + Y[1::2]) / 2, (Y[0::2] - Y[1::2]) / 2
+        return (Y,)
+
+    def _solve(self, Y: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [
+            part.solve(y, ridge)
+            for part, y, ridge in zip(self.parts, self._split(Y), self.ridges, strict=True)
+        ]
+
+    def terms(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Fit targets (m, k): constants (k,), first-order (n, k) and pair terms (n, n, k)."""
+        solved = self._solve(Y)
+        n = len(self.singles)
+        free, shrunk = solved[0]
+        const = free[0]
+        if self.side.folded:
+            pairs, first = shrunk, solved[1][1 if self.stretch else 0]
+        else:
+            first = shrunk[:n] if self.stretch else free[1:]
+            pairs = shrunk[n:] if self.stretch else shrunk
+        side, k = self.side, Y.shape[1]
+        a = Y.new_zeros(side.n, k)
+        a[self.singles] = first * (self.stretch or 1.0) / side.sd
+        B = Y.new_zeros(side.n, side.n, k if len(pairs) else 1)
+        if len(pairs):
+            i, j = torch.triu_indices(len(self.among), len(self.among), 1)
+            i, j = self.among[i], self.among[j]
+            B[i, j] = B[j, i] = pairs / side.sd**2
+        # from x to z: x_i = (z_i - p) / sd
+        const = const - side.p * a.sum(0) + side.p**2 * B.sum((0, 1)) / 2
+        return const, a - side.p * B.sum(1), B
+
+    def residual(self, Y: torch.Tensor) -> torch.Tensor:
+        """Residuals of targets, corrected for leverage, (m, k)."""
+        parts = [
+            part.residual(y, terms, ridge)
+            for part, y, terms, ridge in zip(
+                self.parts, self._split(Y), self._solve(Y), self.ridges, strict=True
+            )
+        ]
+        if not self.side.folded:
+            return parts[0]
+        return torch.stack([parts[0] + parts[1], parts[0] - parts[1]], 1).flatten(0, 1)
