@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate, normalize
 
 from fixlip import pictures
 from fixlip.players import Players, blocks, patches, regions, tokens, words
+from fixlip.sampler import check_masks
 
 if TYPE_CHECKING:
     from fixlip.encoders import Encoder
@@ -56,17 +57,12 @@ class _Side:
 
         Raises
         ------
-        ValueError
-            If the masks have another shape or type, or an embedding is not finite.
+        TypeError, ValueError
+            If the masks have another type or shape, or an embedding is not finite.
         """
-        masks = torch.as_tensor(masks)
-        if masks.ndim != 2 or masks.shape[1] != self.n or not len(masks):
-            raise ValueError(
-                f"masks of shape {tuple(masks.shape)} were given; expected (m, {self.n}): at least "
-                f"one row, and one column for each of the {self.n} players"
-            )
-        if masks.dtype != torch.bool:
-            raise ValueError(f"masks of type {masks.dtype} were given; expected torch.bool")
+        masks = check_masks(torch.as_tensor(masks), self.n)
+        if not len(masks):
+            raise ValueError("got no masks: give at least one row")
         features = self._features(self.players.units(masks.to(self.encoder.device)))
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         if not features.isfinite().all():

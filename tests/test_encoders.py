@@ -273,9 +273,9 @@ def test_bad_masks(make, noise, side):
     encoder = make("clip")
     side = encoder.image(noise) if side == "image" else encoder.text(CAPTION)
     for shape in [(side.n,), (2, side.n + 1), (0, side.n), (1, 2, side.n)]:
-        with pytest.raises(ValueError, match=rf"expected \(m, {side.n}\)"):
+        with pytest.raises(ValueError, match=rf"\(masks, {side.n}\)|no masks"):
             side.embed(torch.ones(shape, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"type torch.float32 were given; expected torch.bool"):
+    with pytest.raises(TypeError, match=r"boolean torch tensor, got dtype torch\.float32"):
         side.embed(torch.ones(2, side.n))
     assert torch.equal(  # numpy masks are as good
         side.embed(np.ones((1, side.n), bool)), side.embed(torch.ones(1, side.n, dtype=torch.bool))
