@@ -407,9 +407,10 @@ def dense_fit(
     """Weighted least squares on 1, z_i and the products z_i z_j named by index: three parts."""
     m, n = masks.shape
     root = weights.sqrt()[:, None]
-    design = torch.empty(m, 1 + n + len(i), dtype=torch.float64)  # in place: it is large
+    design = torch.empty(m, 1 + n + len(i), dtype=torch.float64)  # filled in place: it is large
     design[:, :1], design[:, 1 : n + 1] = 1, masks
-    torch.mul(masks[:, i], masks[:, j], out=design[:, n + 1 :])
+    for column, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True), start=n + 1):
+        torch.mul(masks[:, a], masks[:, b], out=design[:, column])
     fit = torch.linalg.lstsq(design.mul_(root), root * values[:, None], driver="gelsd")
     solution = fit.solution[:, 0]
     return solution[0], solution[1 : n + 1], solution[n + 1 :]
