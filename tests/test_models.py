@@ -9,6 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants as hub
 from safetensors.torch import save_file
+from tiny import tiny_config
 
 from fixlip import models
 from fixlip.encoders import load
@@ -19,8 +20,6 @@ CAPTION = "a red star"
 @pytest.fixture
 def tiny(monkeypatch, tiny_model, tokenizer_folder):
     """Make open_clip know the architecture "tiny", and return it with weights of its own."""
-    from conftest import tiny_config
-
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", tiny_config("clip"))
     return tiny_model("clip"), tokenizer_folder("clip", 12)
 
