@@ -40,7 +40,8 @@ class Side:
         self.folded = (
             swept.sample.method == "antithetic"
             and self.m % 2 == 0
-            and bool((swept.masks[0::2] == ~swept.masks[1::2]).all())
+            and torch.equal(swept.masks[0::2], ~swept.masks[1::2])
+            and torch.equal(swept.weights[0::2], swept.weights[1::2])
         )
 
     def groups(self) -> list[torch.Tensor]:

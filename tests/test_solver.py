@@ -277,3 +277,11 @@ def test_every_basis_has_error_bars_where_it_has_terms(basis, order):
     explanation = solve(image, text, basis=basis, order=order, k=9)
     assert ((explanation.stderr.e2 > 0) == (explanation.e2 != 0)).all()
     assert (explanation.stderr.e1 > 0).all()
+
+
+def test_twins_of_unequal_weight_are_not_folded():
+    drawn = sweep(Smooth(7, seed=1), masks=100).sample
+    tilted = torch.linspace(1, 2, 100, dtype=torch.float64)
+    image = sweep(Smooth(7, seed=1), masks=MaskSample(drawn.masks, tilted, 0.5, "antithetic"))
+    text = sweep(Smooth(4, seed=2), masks=16)
+    assert distance(solve(image, text, ridge=0), solve_dense(image, text)) < 1e-9
