@@ -141,16 +141,18 @@ class Explanation:
             A word gives a map over the image players (n_I,), a patch gives scores for the words
             (n_T,). Names that stand for several players need the index instead.
         """
-        several = isinstance(player, Sequence) and not isinstance(player, str)
-        index = [self.index(one) for one in (player if several else [player])]
+        index = self.indices(player)
         of_text = {i >= self.n_image for i in index}
         if len(of_text) != 1:
             raise ValueError(f"{player!r}: name one or more players, all of the same side")
-        return (
-            self.cross[:, np.array(index) - self.n_image].sum(1)
-            if of_text.pop()
-            else (self.cross[index].sum(0))
-        )
+        if of_text.pop():
+            return self.cross[:, np.array(index) - self.n_image].sum(1)
+        return self.cross[index].sum(0)
+
+    def indices(self, player: Player | Sequence[Player]) -> list[int]:
+        """Positions of one player, or of each of several."""
+        several = isinstance(player, Sequence) and not isinstance(player, str)
+        return [self.index(one) for one in (player if several else [player])]
 
     def index(self, player: Player) -> int:
         """Position of a player given by name or by (possibly negative) index."""

@@ -215,9 +215,7 @@ def _largest(values: np.ndarray | Sequence[float]) -> float:
 
 
 def _label(explanation: Explanation, player: Player | Sequence[Player]) -> str:
-    several = isinstance(player, Sequence) and not isinstance(player, str)
-    index = [explanation.index(one) for one in (player if several else [player])]
-    return " ".join(explanation.players[i] for i in index)
+    return " ".join(explanation.players[i] for i in explanation.indices(player))
 
 
 def _patch_centres(explanation: Explanation) -> np.ndarray:

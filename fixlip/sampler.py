@@ -219,8 +219,6 @@ def distinct(
     """
     check_counts(n, m)
     p = check_p(p)
-    if weighting not in ("mass", "reference"):
-        raise ValueError(f'weighting must be "mass" or "reference", got {weighting!r}')
     if n <= MAX_ENUMERATED and m > 2**n:
         warnings.warn(f"{n} players have only {2**n} masks, not {m}: using all", stacklevel=2)
         m = 2**n
@@ -264,8 +262,6 @@ def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> 
     check_counts(n, m)
     if n < 2:
         raise ValueError("one player has no mask that is neither empty nor full: give 2 or more")
-    if weighting not in ("mass", "reference"):
-        raise ValueError(f'weighting must be "mass" or "reference", got {weighting!r}')
     if n <= MAX_ENUMERATED and m > 2**n - 2:
         warnings.warn(f"{n} players have {2**n - 2} such masks, not {m}: using all", stacklevel=2)
         m = 2**n - 2
@@ -280,6 +276,8 @@ def _distinct_by_size(
     n: int, m: int, mass: np.ndarray, seed: int, weighting: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw m distinct masks by the probability of their size, (n + 1,), with the border trick."""
+    if weighting not in ("mass", "reference"):
+        raise ValueError(f'weighting must be "mass" or "reference", got {weighting!r}')
     sizes = np.arange(n + 1)
     count = comb(n, sizes)
     listed, left = np.zeros(n + 1, bool), m

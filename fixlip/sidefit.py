@@ -129,14 +129,15 @@ class Problem:
         side, k = self.side, Y.shape[1]
         a = Y.new_zeros(side.n, k)
         a[self.singles] = first * (self.stretch or 1.0) / side.sd
-        B = Y.new_zeros(side.n, side.n, k if len(pairs) else 1)
-        if len(pairs):
-            i, j = torch.triu_indices(len(self.among), len(self.among), 1)
-            i, j = self.among[i], self.among[j]
-            B[i, j] = B[j, i] = pairs / side.sd**2
         # from x to z: x_i = (z_i - p) / sd
-        const = const - side.p * a.sum(0) + side.p**2 * B.sum((0, 1)) / 2
-        return const, a - side.p * B.sum(1), B
+        const = const - side.p * a.sum(0)
+        if not len(pairs):  # (n, n, k) zeros that take no memory: there can be many targets
+            return const, a, Y.new_zeros(side.n, side.n, 1).expand(-1, -1, k)
+        B = Y.new_zeros(side.n, side.n, k)
+        i, j = torch.triu_indices(len(self.among), len(self.among), 1)
+        i, j = self.among[i], self.among[j]
+        B[i, j] = B[j, i] = pairs / side.sd**2
+        return const + side.p**2 * B.sum((0, 1)) / 2, a - side.p * B.sum(1), B
 
     def residual(self, Y: torch.Tensor) -> torch.Tensor:
         """Residuals of targets, corrected for leverage, (m, k)."""

@@ -208,9 +208,7 @@ def _deviations(
         centre = seen @ mean - origin  # (n_other + 1,)
         e0 = g0[g] + h0[g] - mean @ other.side.mean + centre[-1]
         e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
-        last = g if g2.shape[2] > 1 else 0
-        last_other = g if h2.shape[2] > 1 else 0
-        result.append((e0, e1, _blocks(g2[..., last], slopes[:, :-1], h2[..., last_other])))
+        result.append((e0, e1, _blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
     return result
 
 
