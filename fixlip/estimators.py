@@ -14,6 +14,7 @@ import torch
 from fixlip import exact
 from fixlip.explanation import Explanation
 from fixlip.game import ask, count_players
+from fixlip.gamefit import fit_game
 from fixlip.sampler import (
     MAX_ENUMERATED,
     MaskSample,
@@ -24,7 +25,6 @@ from fixlip.sampler import (
     enumerate_masks,
     shapley_masks,
 )
-from fixlip.solver import fit_game
 
 
 def estimate(

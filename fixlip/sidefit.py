@@ -18,6 +18,14 @@ FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as
 GROUPS = 48  # groups of masks per side from which standard errors are made
 
 
+def check_fit(order: int, ridge: float | str) -> None:
+    """Raise unless the order and the penalty of a fit are possible."""
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order!r}")
+    if not (ridge == "auto" or (isinstance(ridge, (int, float)) and 0 <= ridge < math.inf)):
+        raise ValueError(f'ridge must be "auto" or a number of 0 or more, got {ridge!r}')
+
+
 class Side:
     """One side's numbers, shared by its least-squares problems."""
 

@@ -23,9 +23,8 @@ import torch
 
 from fixlip.explanation import Explanation
 from fixlip.game import pair_scale
-from fixlip.leastsquares import Columns, LeastSquares
-from fixlip.sampler import MaskSample, Sweep
-from fixlip.sidefit import Problem, Side
+from fixlip.sampler import Sweep
+from fixlip.sidefit import Problem, Side, check_fit
 
 
 def solve(
@@ -283,62 +282,11 @@ def _game_scale(
 
 
 def _check_options(order: int, ridge: float | str, basis: str, k: int) -> None:
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order!r}")
+    check_fit(order, ridge)
     if basis not in ("full", "cross", "top"):
         raise ValueError(f'basis must be "full", "cross" or "top", got {basis!r}')
-    if not (ridge == "auto" or (isinstance(ridge, (int, float)) and 0 <= ridge < math.inf)):
-        raise ValueError(f'ridge must be "auto" or a number of 0 or more, got {ridge!r}')
     if k < 2:
         raise ValueError(f"the filter must keep 2 players or more, got k={k!r}")
-
-
-def fit_game(
-    sample: MaskSample,
-    values: torch.Tensor,
-    *,
-    order: int = 2,
-    ridge: float | str = "auto",
-    ends: tuple[float, float] | None = None,
-) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """Fit one polynomial of the mask to a game's values: e0, e1 (n,) and e2 (n, n).
-
-    Parameters
-    ----------
-    sample : MaskSample
-        Masks (m, n) and weights; with ``ends``, neither the empty nor the full mask.
-    values : torch.Tensor, (m,), float64
-        The game's values.
-    order, ridge
-        As in `solve`.
-    ends : (float, float), optional
-        Values of the empty and of the full mask, to be met exactly: the limit of infinite weights.
-        With the Shapley kernel as weights this is KernelSHAP (order 1) or Faith-Shap (order 2).
-    """
-    _check_options(order, ridge, "full", 2)
-    Y = values[:, None]
-    if ends is None:
-        mean = sample.weights @ values  # where masks are few, the constant comes first
-        Y = Y - mean
-        side = Side(Sweep(sample, Y, Y[:0], (), {"kind": "game"}))
-        everyone = torch.arange(sample.n)
-        problem = Problem(side, everyone, everyone[: sample.n * (order == 2)], ridge, Y)
-        e0, e1, e2 = problem.terms(Y)
-        return float(e0 + mean), e1[:, 0], e2[..., 0]
-
-    # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
-    Z, n = sample.masks.double(), sample.n
-    share = Z.mean(1, keepdim=True)  # (m, 1)
-    X = (2 * Z - 1)[:, : n if order == 2 else 0]
-    empty, full = ends
-    Y = Y - empty - share * (full - empty)
-    problem = LeastSquares(Z - share, Columns(X[:, :0], X, shift=1.0), sample.weights)
-    free, pairs = problem.solve(Y, problem.choose(Y) if ridge == "auto" else float(ridge))
-    e2 = torch.zeros(n, n, dtype=torch.float64)
-    i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
-    e2[i, j] = e2[j, i] = 4 * pairs[:, 0]
-    a = free[:, 0]
-    return float(empty), a - a.mean() + (full - empty) / n - e2.sum(1) / 2, e2
 
 
 def solve_dense(
