@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from fixlip.leastsquares import Columns, LeastSquares
 from fixlip.sampler import MaskSample, Sweep
 from fixlip.sidefit import Problem, Side, check_fit
+
+Terms = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
 
 
 def fit_game(
@@ -16,8 +20,8 @@ def fit_game(
     order: int = 2,
     ridge: float | str = "auto",
     ends: tuple[float, float] | None = None,
-) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """Fit one polynomial of the mask to a game's values: e0, e1 (n,) and e2 (n, n).
+) -> tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fit one polynomial of the mask to a game's values, with what each group of masks adds to it.
 
     Parameters
     ----------
@@ -30,28 +34,56 @@ def fit_game(
     ends : (float, float), optional
         Values of the empty and of the full mask, to be met exactly: the limit of infinite weights.
         With the Shapley kernel as weights this is KernelSHAP (order 1) or Faith-Shap (order 2).
+
+    Returns
+    -------
+    tuple
+        e0, e1 (n,), e2 (n, n), and deviations (groups, 1 + n + n (n - 1) / 2) as an `Explanation`
+        keeps them.
     """
     check_fit(order, ridge)
-    Y = values[:, None]
-    if ends is None:
-        mean = sample.weights @ values  # where masks are few, the constant comes first
-        Y = Y - mean
-        side = Side(Sweep(sample, Y, Y[:0], (), {"kind": "game"}))
-        everyone = torch.arange(sample.n)
-        problem = Problem(side, everyone, everyone[: sample.n * (order == 2)], ridge, Y)
-        e0, e1, e2 = problem.terms(Y)
-        return float(e0 + mean), e1[:, 0], e2[..., 0]
+    side = Side(Sweep(sample, values[:, None], values[:0, None], (), {"kind": "game"}))
+    fit = _banzhaf_fit if ends is None else _shapley_fit
+    (e0, e1, e2), solve, residual = fit(side, values, order, ridge, ends)
+    d0, d1, d2 = solve(residual * side.members())
+    i, j = torch.triu_indices(sample.n, sample.n, 1)
+    deviations = torch.cat([d0[None], d1, d2[i, j]]).T  # (groups, 1 + n + pairs)
+    return float(e0[0]), e1[:, 0], e2[..., 0], deviations
 
+
+def _banzhaf_fit(
+    side: Side, values: torch.Tensor, order: int, ridge: float | str, _: None
+) -> tuple[Terms, Callable[[torch.Tensor], Terms], torch.Tensor]:
+    """Terms of the values, the map from any targets (m, k) to terms, and residuals (m, 1)."""
+    mean = side.w @ values  # where masks are few, the constant comes first
+    Y = values[:, None] - mean
+    everyone = torch.arange(side.n)
+    problem = Problem(side, everyone, everyone[: side.n * (order == 2)], ridge, Y)
+    e0, e1, e2 = problem.terms(Y)
+    return (e0 + mean, e1, e2), problem.terms, problem.residual(Y)
+
+
+def _shapley_fit(
+    side: Side, values: torch.Tensor, order: int, ridge: float | str, ends: tuple[float, float]
+) -> tuple[Terms, Callable[[torch.Tensor], Terms], torch.Tensor]:
+    """The same among the polynomials that meet both ends."""
     # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
-    Z, n = sample.masks.double(), sample.n
-    share = Z.mean(1, keepdim=True)  # (m, 1)
+    Z, n = side.sample.masks.double(), side.n
+    share = Z.mean(1)  # (m,)
     X = (2 * Z - 1)[:, : n if order == 2 else 0]
     empty, full = ends
-    Y = Y - empty - share * (full - empty)
-    problem = LeastSquares(Z - share, Columns(X[:, :0], X, shift=1.0), sample.weights)
-    free, pairs = problem.solve(Y, problem.choose(Y) if ridge == "auto" else float(ridge))
-    e2 = torch.zeros(n, n, dtype=torch.float64)
+    Y = (values - empty - share * (full - empty))[:, None]
+    columns = Columns(X[:, :0], X, shift=1.0)
+    problem = LeastSquares(Z - share[:, None], columns, side.w)
+    penalty = problem.choose(Y) if ridge == "auto" else float(ridge)
     i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
-    e2[i, j] = e2[j, i] = 4 * pairs[:, 0]
-    a = free[:, 0]
-    return float(empty), a - a.mean() + (full - empty) / n - e2.sum(1) / 2, e2
+
+    def terms(Y: torch.Tensor) -> Terms:
+        free, pairs = problem.solve(Y, penalty)
+        e2 = Y.new_zeros(n, n, Y.shape[1])
+        e2[i, j] = e2[j, i] = 4 * pairs
+        return Y.new_zeros(Y.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
+
+    residual = problem.residual(Y, problem.solve(Y, penalty), penalty)
+    e0, e1, e2 = terms(Y)
+    return (e0 + empty, e1 + (full - empty) / n, e2), terms, residual

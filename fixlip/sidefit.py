@@ -12,7 +12,7 @@ import warnings
 import torch
 
 from fixlip.leastsquares import Columns, LeastSquares
-from fixlip.sampler import Sweep
+from fixlip.sampler import MaskSample, Sweep
 
 FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as well
 GROUPS = 48  # groups of masks per side from which standard errors are made
@@ -36,7 +36,7 @@ class Side:
         Z = swept.masks.to(device, torch.float64)  # (m, n)
         self.w = swept.weights.to(device)  # (m,)
         self.m, self.n = Z.shape
-        self.p = swept.sample.p
+        self.sample, self.p = swept.sample, swept.sample.p
         self.sd = math.sqrt(self.p * (1 - self.p))
         self.X = (Z - self.p) / self.sd
         self.mean = self.w @ self.E  # (D,)
@@ -52,13 +52,33 @@ class Side:
             and torch.equal(swept.weights[0::2], swept.weights[1::2])
         )
 
-    def groups(self) -> list[torch.Tensor]:
-        """Rows in up to GROUPS groups that are independent of each other: twins stay together."""
-        if self.exact:
-            return []
-        pair = torch.arange(self.m) // 2
-        count = min(GROUPS, int(pair[-1]) + 1)
-        return [torch.nonzero(pair % count == g)[:, 0] for g in range(count)]
+    def members(self) -> torch.Tensor:
+        """Rows in up to GROUPS groups that are independent of each other, (m, groups).
+
+        Twins stay together. Rows that chance did not choose belong to no group: all of an
+        enumerated side, and sizes that a budget lists in full. What remains is the difference to
+        the groups' mean: the drawn rows' common weight is fixed.
+        """
+        drawn = torch.nonzero(_drawn(self.sample))[:, 0]
+        pair = torch.arange(len(drawn)) // 2
+        count = min(GROUPS, int(pair[-1]) + 1) if len(pair) else 0
+        member = torch.zeros(self.m, count, dtype=torch.float64)
+        member[drawn, pair % max(count, 1)] = 1
+        if count > 1:
+            member[drawn] -= 1 / count
+        return member.to(self.E.device)
+
+
+def _drawn(sample: MaskSample) -> torch.Tensor:
+    """Rows that were drawn, (m,), bool, and not listed."""
+    if sample.method == "enumerated":
+        return torch.zeros(sample.m, dtype=torch.bool)
+    if sample.method not in ("distinct", "shapley"):
+        return torch.ones(sample.m, dtype=torch.bool)
+    size = sample.masks.sum(1)
+    count = torch.bincount(size, minlength=sample.n + 1)
+    whole = [int(c) == math.comb(sample.n, k) for k, c in enumerate(count.tolist())]
+    return ~torch.tensor(whole)[size]
 
 
 class Problem:

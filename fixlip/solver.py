@@ -188,16 +188,13 @@ def _deviations(
     Plans", 1982. HC2: MacKinnon and White, "Some heteroskedasticity-consistent covariance matrix
     estimators", 1985.
     """
-    side, groups = own.side, own.side.groups()
-    if not groups:
+    side, member = own.side, own.side.members()  # (m, groups)
+    if not member.shape[1]:
         return []
     seen = torch.cat([other.slopes, (other.side.mean - other.origin)[None]])  # (n_other + 1, D)
     cross = own.first.residual(side.E) @ seen.T  # (m, n_other + 1)
     within = own.second.residual(own.target)  # (m, 1)
     centred = side.E - side.mean
-    member = torch.zeros(side.m, len(groups), dtype=torch.float64, device=side.E.device)
-    for g, rows in enumerate(groups):
-        member[rows, g] = 1
     means = (side.w[:, None] * member).T @ centred  # (groups, D)
     g0, g1, g2 = own.second.terms(within * member)  # (groups,), (n, groups), (n, n, groups)
     h0, h1, h2 = other.second.terms(other.side.E @ means.T)
