@@ -1,0 +1,276 @@
+"""One tower of a side, opened at the input of one of its blocks: what goes in, and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import torch
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from timm.layers import AttentionPoolLatent
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fixlip.sides import ImageSide, TextSide, text_tower
+
+
+class Tower:
+    """A side's tower from one block on: hidden states in, the embedding out.
+
+    The model is only called, never changed; hooks are gone when a method returns or fails.
+
+    Parameters
+    ----------
+    side : ImageSide or TextSide
+        From `Encoder.image` or `Encoder.text`.
+    layer : int
+        The block at whose input the tower is opened, from 0; -1 is the last block.
+
+    Attributes
+    ----------
+    blocks : list of torch.nn.Module
+        All transformer blocks of the tower.
+    layer : int
+        As given, counted from 0.
+    hidden : torch.Tensor, (1, T, width)
+        What the block is given for the side's own input: CLS and patches; or a caption's tokens
+        with start, end and padding. A causal text tower ends at the pooled token, as nothing that
+        follows reaches it.
+    pooled : int or None
+        The token whose output becomes the embedding; None where several are pooled.
+    rows : torch.Tensor of bool, (k + n, T)
+        The tokens of each special row, then of each player; every token is in one row.
+    special_names : tuple of str, length k
+        "CLS", or "BOS", "EOS" and "pads" (all of them together), as far as there are any.
+
+    Raises
+    ------
+    TypeError
+        For anything but a side of an encoder.
+    ValueError
+        For a tower without transformer blocks, or a layer that it does not have.
+    """
+
+    def __init__(self, side: ImageSide | TextSide, layer: int = -1) -> None:
+        if isinstance(side, ImageSide):
+            visual, own = side.encoder.model.visual, side.pixels
+            self._parts = (_timm if isinstance(visual, TimmModel) else _native)(visual)
+            self._encode = side.encoder.model.encode_image
+        elif isinstance(side, TextSide):
+            own = side.ids
+            self._parts = _text(side)
+            self._encode = side.encoder.model.encode_text
+        else:
+            raise TypeError(
+                "expected a side made with encoder.image(...) or encoder.text(...), got "
+                f"{type(side).__name__}"
+            )
+        self.side = side
+        self.blocks = list(self._parts.blocks)
+        self.pooled = self._parts.pooled
+        self.layer = _check_layer(layer, len(self.blocks))
+        self.hidden, self._options = self._open(own)
+        self.rows, self.special_names = _rows(side, self.hidden)
+
+    def read(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Hidden states (1, T, width) of another input: pixels (1, 3, H, W) or ids (1, L)."""
+        return self._open(inputs)[0]
+
+    def run(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Outputs of the last block, (B, T, width), for hidden states (B, T, width)."""
+        for block, options in zip(self.blocks[self.layer :], self._options, strict=True):
+            hidden = block(hidden, **options)
+        return hidden
+
+    def embed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, D), not normalised, for hidden states (B, T, width); differentiable.
+
+        Where one token is pooled, open_clip's last block computes this token only, which is exact
+        and saves five sixths of the block's work.
+        """
+        if self.pooled is None:
+            return self._parts.head(self.run(hidden))
+        *steps, (last, options) = zip(self.blocks[self.layer :], self._options, strict=True)
+        for block, given in steps:
+            hidden = block(hidden, **given)
+        if type(last) is ResidualAttentionBlock:
+            token = _one_token(last, hidden, self.pooled, **options)
+        else:
+            token = last(hidden, **options)[:, self.pooled, None]
+        return self._parts.head(token)  # (B, 1, width) -> (B, D)
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Each token brought to the embedding space by itself, (B, T, width) -> (B, T, D).
+
+        The final normalisation and projection, which the model applies to the pooled token only.
+        Attention pooling is applied to each token as if it were the only one: the attention is
+        then 1, which leaves the value and output layers. That reading is ours.
+
+        Raises
+        ------
+        ValueError
+            Where the tower pools in another way, which has no reading for one token.
+        """
+        return self._parts.project(hidden)
+
+    @torch.no_grad()
+    def _open(self, inputs: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
+        """What the blocks from the layer on are given: the first one's input, every one's options.
+
+        The options are the attention mask, or rotary positions: the same for every input.
+        """
+        given: list[tuple[tuple, dict]] = []
+        with ExitStack() as hooks:
+            for block in self.blocks[self.layer :]:
+                note = block.register_forward_pre_hook(
+                    lambda module, args, options: given.append((args, options)), with_kwargs=True
+                )
+                hooks.enter_context(note)
+            self._encode(inputs)
+        length = self._parts.length
+        options = [
+            {
+                k: v[:length, :length] if k == "attn_mask" and v is not None else v
+                for k, v in o.items()
+            }
+            for _, o in given
+        ]
+        return given[0][0][0][:, :length], options  # (1, L, width) -> (1, T, width)
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Inside, attention is computed by kernels that forward-mode differentiation knows."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Parts(NamedTuple):
+    """How a kind of tower ends."""
+
+    blocks: nn.ModuleList | nn.Sequential
+    pooled: int | None
+    length: int | None  # tokens that matter; None: all
+    head: Callable[[torch.Tensor], torch.Tensor]  # (B, T or 1, width) -> (B, D)
+    project: Callable[[torch.Tensor], torch.Tensor]  # (B, T, width) -> (B, T, D)
+
+
+def _native(visual: nn.Module) -> _Parts:
+    """open_clip's own vision transformer."""
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(
+            f"the image tower is {type(visual).__name__}, which has no transformer blocks to open; "
+            "choose a ViT, SigLIP or EVA model"
+        )
+    single = visual.attn_pool is None and visual.pool_type == "tok"
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        pooled, _ = visual._pool(hidden)
+        return pooled @ visual.proj
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        if visual.attn_pool is not None:
+            raise ValueError(
+                "this image tower pools its tokens with several queries, which has no reading for "
+                "single tokens; choose a method other than ITSM"
+            )
+        return visual.ln_post(hidden) @ visual.proj
+
+    return _Parts(visual.transformer.resblocks, 0 if single else None, None, head, project)
+
+
+def _timm(visual: TimmModel) -> _Parts:
+    """A vision transformer of timm, as SigLIP's and EVA's."""
+    trunk = visual.trunk
+    if not isinstance(getattr(trunk, "blocks", None), nn.Sequential | nn.ModuleList):
+        raise ValueError(
+            f"the image tower is timm's {type(trunk).__name__}, which has no plain sequence of "
+            "transformer blocks to open; choose a ViT, SigLIP or EVA model"
+        )
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        return visual.head(trunk.forward_head(trunk.norm(hidden)))
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        B, T, _ = hidden.shape
+        tokens = trunk.norm(hidden)
+        if trunk.attn_pool is not None:
+            if (
+                type(trunk.attn_pool) is not AttentionPoolLatent
+                or trunk.attn_pool.pos_embed is not None
+            ):
+                raise ValueError(
+                    f"this image tower pools its tokens with {type(trunk.attn_pool).__name__} at "
+                    "fixed positions, which has no reading for single tokens; choose a method "
+                    "other than ITSM"
+                )
+            tokens = trunk.attn_pool(tokens.flatten(0, 1)[:, None])  # (B T, 1, width) -> (B T, w)
+            tokens = tokens.unflatten(0, (B, T))
+        return visual.head(trunk.head(trunk.fc_norm(tokens)))
+
+    return _Parts(trunk.blocks, None, None, head, project)
+
+
+def _text(side: TextSide) -> _Parts:
+    """open_clip's text transformer, in a model of its own or as a part of CLIP."""
+    text, pooled = text_tower(side.encoder.model), side._pooled
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        hidden, matrix = text.ln_final(hidden), text.text_projection
+        if matrix is None:
+            return hidden
+        return matrix(hidden) if isinstance(matrix, nn.Linear) else hidden @ matrix
+
+    length = None if text.attn_mask is None else pooled + 1
+    return _Parts(text.transformer.resblocks, pooled, length, lambda x: project(x)[:, 0], project)
+
+
+def _one_token(
+    block: ResidualAttentionBlock,
+    hidden: torch.Tensor,
+    position: int,
+    attn_mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """A block's output at one position, (B, 1, width): all tokens are keys, one is the query."""
+    if attn_mask is not None:
+        attn_mask = attn_mask[position, None]  # (T, T) -> (1, T)
+    normed, token = block.ln_1(hidden), hidden[:, position, None]
+    attended = block.attention(normed[:, position, None], normed, normed, attn_mask=attn_mask)
+    token = token + block.ls_1(attended)
+    return token + block.ls_2(block.mlp(block.ln_2(token)))
+
+
+def _check_layer(layer: int, depth: int) -> int:
+    if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer < depth:
+        raise ValueError(
+            f"layer {layer!r} does not exist: the tower has {depth} blocks, so expected 0 to "
+            f"{depth - 1}, or -{depth} to -1 from the end"
+        )
+    return layer % depth
+
+
+def _rows(side: ImageSide | TextSide, hidden: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Which tokens belong to each special row and to each player, (k + n, T), and the names."""
+    T, owner = hidden.shape[1], torch.tensor(side.players.owner.tolist())
+    if isinstance(side, ImageSide):
+        start = T - len(owner)
+        stop = T
+        ends = {"CLS" if i == 0 else f"register {i}": [i] for i in range(start)}
+    else:
+        start, stop = side.span.start, side.span.stop
+        ends = {"BOS": range(start), "EOS": range(stop, stop + 1), "pads": range(stop + 1, T)}
+    ends = {name: [i for i in tokens if i < T] for name, tokens in ends.items()}
+    ends = {name: tokens for name, tokens in ends.items() if tokens}
+    rows = torch.zeros(len(ends) + side.n, T, dtype=torch.bool)
+    for row, tokens in enumerate(ends.values()):
+        rows[row, tokens] = True
+    kept = owner[: max(0, min(stop, T) - start)]  # a causal tower may end within the caption
+    rows[len(ends) + kept, start + torch.arange(len(kept))] = True
+    return rows, tuple(ends)
