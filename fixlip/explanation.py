@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -115,14 +115,18 @@ class Explanation:
         >>> e.value(np.array([[False, False], [True, False], [True, True]])).tolist()
         [1.0, 3.0, 11.0]
         """
+        z = self._as_numbers(masks)
+        return self.e0 + z @ self.e1 + ((z @ self.e2) * z).sum(1) / 2
+
+    def _as_numbers(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
+        """Masks (m, n) as 0 and 1, after checking them."""
         masks = np.asarray(masks)
         if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != self.n:
             raise ValueError(
                 f"masks must be boolean of shape (masks, {self.n}), True = kept; "
                 f"got {masks.dtype} of shape {masks.shape}"
             )
-        z = masks.astype(float)
-        return self.e0 + z @ self.e1 + ((z @ self.e2) * z).sum(1) / 2
+        return masks.astype(float)
 
     def attributions(self) -> np.ndarray:
         """First-order attributions (n,): each term plus its pairs, weighted by their partner's p.
@@ -191,7 +195,7 @@ class Explanation:
             self.info.get("image", self.info.get("text", {})).get("model", {}).get("name", "game")
         )
         return (
-            f"Explanation({name}: {self.n_image} image + {self.n_text} text players, "
+            f"{type(self).__name__}({name}: {self.n_image} image + {self.n_text} text players, "
             f"p={self.p[0]:g}/{self.p[1]:g}, e0={self.e0:.4g}, value {self.empty_value:.4g} empty, "
             f"{self.grand_value:.4g} full)"
         )
@@ -228,13 +232,15 @@ class Explanation:
             )
         here = np.asarray(quantity(self), float)
         total = np.zeros_like(here)
-        for row in self.deviations.astype(float):
-            moved = self._terms(row)
-            there = replace(
-                self, e0=self.e0 + moved.e0, e1=self.e1 + moved.e1, e2=self.e2 + moved.e2
-            )
+        for there in self._moved():
             total += np.square(np.asarray(quantity(there), float) - here)
         return np.sqrt(total)
+
+    def _moved(self) -> Iterator[Explanation]:
+        """The explanation with what one group of masks adds to it: image groups, then text."""
+        for row in self.deviations.astype(float):
+            d = self._terms(row)
+            yield replace(self, e0=self.e0 + d.e0, e1=self.e1 + d.e1, e2=self.e2 + d.e2)
 
     def _terms(self, row: np.ndarray) -> Terms:
         """Constant, first-order terms and pairs from one row: e0, e1, pairs i < j."""
@@ -251,12 +257,7 @@ class Explanation:
         The file appears whole or not at all. `load` gives back the same bits.
         """
         path = Path(path)
-        scalars = np.array([self.e0, self.empty_value, self.grand_value])
-        arrays = {"scalars": scalars, "e1": self.e1, "e2": self.e2}
-        for name in ("picture", "deviations"):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+        arrays = {name: np.ascontiguousarray(a) for name, a in self._arrays().items()}
         about = json.dumps(
             {
                 "format": FORMAT,
@@ -284,9 +285,16 @@ class Explanation:
             raise
         return path
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What a file keeps beside the text."""
+        scalars = np.array([self.e0, self.empty_value, self.grand_value])
+        arrays = {"scalars": scalars, "e1": self.e1, "e2": self.e2}
+        optional = {"picture": self.picture, "deviations": self.deviations}
+        return arrays | {name: a for name, a in optional.items() if a is not None}
+
     @classmethod
     def load(cls, path: str | os.PathLike) -> Explanation:
-        """Read what `save` wrote.
+        """Read what `save` wrote: of a product explanation, a `ProductExplanation`.
 
         Raises
         ------
@@ -304,7 +312,7 @@ class Explanation:
             if about["format"] != FORMAT:
                 raise ValueError(about["format"])
             e0, empty_value, grand_value = arrays["scalars"].tolist()
-            return cls(
+            explanation = Explanation(
                 e0=e0,
                 e1=arrays["e1"],
                 e2=arrays["e2"],
@@ -317,6 +325,11 @@ class Explanation:
                 picture=arrays.get("picture"),
                 deviations=arrays.get("deviations"),
             )
+            if "image_terms" not in arrays:
+                return explanation
+            from fixlip.product import with_arrays
+
+            return with_arrays(explanation, arrays)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
@@ -330,7 +343,8 @@ class Explanation:
         """The same terms as shapiq's InteractionValues (needs the optional package shapiq).
 
         Labelled "FSII" where the index is Shapley's, else "FBII", which is p = .5 on both sides:
-        shapiq has no weighted Banzhaf index, so other p keep their p in this object only.
+        shapiq has no weighted Banzhaf index, so other p keep their p in this object only. Of a
+        product explanation these are the terms up to second order.
         """
         try:
             from shapiq import InteractionValues
@@ -373,7 +387,7 @@ class Explanation:
                 case _:
                     raise ValueError(f"order {len(key)} is too high: an Explanation has order 2")
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
-        return cls(e0, e1, e2, names, n_image, p)
+        return Explanation(e0, e1, e2, names, n_image, p)
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
