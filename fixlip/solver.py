@@ -23,15 +23,17 @@ import torch
 
 from fixlip.explanation import Explanation
 from fixlip.game import pair_scale
+from fixlip.product import extend
 from fixlip.sampler import Sweep
 from fixlip.sidefit import Problem, Side, check_fit
+from fixlip.vectorfit import fit_embeddings
 
 
 def solve(
     image_sweep: Sweep,
     text_sweep: Sweep,
     *,
-    order: int = 2,
+    order: int | str = 2,
     ridge: float | str = "auto",
     basis: str = "full",
     k: int = 72,
@@ -48,15 +50,19 @@ def solve(
     ----------
     image_sweep, text_sweep : Sweep
         n_I players under m_I masks and n_T players under m_T masks, of the same model.
-    order : {1, 2}
-        1: a constant and a term per player. 2: also a term per pair of players.
+    order : {1, 2, "product"}
+        1: a constant and a term per player. 2: also a term per pair of players. "product": order 2
+        and, from the same sweeps, the interactions of up to two players of each side with each
+        other, as a `fixlip.product.ProductExplanation`.
     ridge : "auto" or float
         Penalty on the squared pair coefficients in the orthonormal basis. "auto" chooses it by
         restricted maximum likelihood, side by side, and takes none for enumerated sides; 0 is
         plain least squares (minimum norm, with a warning, where the masks leave terms open).
     basis : {"full", "cross", "top"}
         Which pairs exist: all; image-text pairs only; or all among the k players with the largest
-        first-order terms (at least 5 of the text), the filter of the FIxLIP experiments.
+        first-order terms (at least 5 of the text), the filter of the FIxLIP experiments. A product
+        has pairs of each side in it and so no "cross"; with "top" its within-side pairs are those
+        of the kept players.
     k : int
         Players kept by "top".
     scale, bias : float, optional
@@ -68,7 +74,7 @@ def solve(
     Returns
     -------
     Explanation
-        Image players first.
+        Image players first. A `ProductExplanation` for order="product".
 
     Raises
     ------
@@ -94,13 +100,13 @@ def solve(
     scale, bias = _game_scale(image_sweep, text_sweep, scale, bias)
     sides = Side(image_sweep), Side(text_sweep)
     among = [torch.arange(side.n) for side in sides]
-    if basis == "top" and order == 2:
+    if basis == "top" and order != 1:
         strength = solve(
             image_sweep, text_sweep, order=1, ridge=ridge, scale=1.0, bias=0.0, errors=False
         )
         among = top_players(strength.e1, image_sweep.n, k)
-    within = [a if order == 2 and basis != "cross" else a[:0] for a in among]
-    crossing = among if order == 2 else [a[:0] for a in among]
+    within = [a if order != 1 and basis != "cross" else a[:0] for a in among]
+    crossing = among if order != 1 else [a[:0] for a in among]
     image, text = (
         _fit_side(side, other.mean, pairs, cross, ridge)
         for side, other, pairs, cross in zip(sides, sides[::-1], within, crossing, strict=True)
@@ -112,9 +118,11 @@ def solve(
         n_T = text.side.n
         other = [(d0, d1.roll(-n_T, 0), d2.roll((-n_T, -n_T), (0, 1))) for d0, d1, d2 in other]
         i, j = torch.triu_indices(len(e1), len(e1), 1)
-        rows = [torch.cat([d0[None], d1, d2[i, j]]) for d0, d1, d2 in own + other]
+        a, b = (side.members().shape[1] for side in sides)  # groups of masks come first
+        moved = [*own[:a], *other[:b], *own[a:], *other[b:]]
+        rows = [torch.cat([d0[None], d1, d2[i, j]]) for d0, d1, d2 in moved]
         deviations = torch.stack(rows) if rows else e1.new_zeros(0, 1 + len(e1) + len(i))
-    return pack(
+    explanation = pack(
         image_sweep,
         text_sweep,
         e0,
@@ -127,6 +135,10 @@ def solve(
         basis=basis,
         deviations=deviations,
     )
+    if order != "product":
+        return explanation
+    problems = (_embedding_problem(fitted, ridge) for fitted in (image, text))
+    return extend(explanation, *fit_embeddings(*problems, errors=errors))
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,14 @@ def _fit_side(
     first = Problem(side, cross, cross[:0], ridge, side.E)
     origin, slopes, _ = first.terms(side.E)
     return _FittedSide(side, second, target, first, origin, slopes)
+
+
+def _embedding_problem(fitted: _FittedSide, ridge: float | str) -> Problem:
+    """The order-2 problem of the embedding: the scalar target's, but for a penalty of its own."""
+    side, second = fitted.side, fitted.second
+    if ridge != "auto" or side.exact:
+        return second
+    return Problem(side, second.singles, second.among, ridge, side.E)
 
 
 def _combine(
@@ -231,7 +251,7 @@ def pack(
     *,
     scale: float,
     bias: float,
-    order: int,
+    order: int | str,
     ridge: float | str,
     basis: str,
     deviations: torch.Tensor | None = None,
@@ -278,10 +298,17 @@ def _game_scale(
     return result
 
 
-def _check_options(order: int, ridge: float | str, basis: str, k: int) -> None:
-    check_fit(order, ridge)
+def _check_options(order: int | str, ridge: float | str, basis: str, k: int) -> None:
+    if order not in (1, 2, "product"):
+        raise ValueError(f'order must be 1 or 2, or "product", got {order!r}')
+    check_fit(2 if order == "product" else order, ridge)
     if basis not in ("full", "cross", "top"):
         raise ValueError(f'basis must be "full", "cross" or "top", got {basis!r}')
+    if order == "product" and basis == "cross":
+        raise ValueError(
+            'order="product" multiplies pairs within the image by pairs within the text, and '
+            'basis="cross" has neither: use basis="full" or "top", or order=2'
+        )
     if k < 2:
         raise ValueError(f"the filter must keep 2 players or more, got k={k!r}")
 
@@ -301,6 +328,7 @@ def solve_dense(
     Forms all m_I * m_T game values and one design row per value, so time and memory grow with the
     product of the sides; meant for tests and benchmarks. Parameters as in `solve`.
     """
+    check_fit(order, 0.0)  # no "product": its terms are as many as the sides' multiplied
     _check_options(order, 0.0, basis, k)
     scale, bias = _game_scale(image_sweep, text_sweep, scale, bias)
     n_I, n_T = image_sweep.n, text_sweep.n
