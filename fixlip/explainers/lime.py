@@ -36,9 +36,9 @@ def explain(
 
     Minimises mean_i pi_i (cos_i - phi_i)^2 + weight_decay / 2 |V|^2, where pi_i is the mean of both
     masked inputs' cosines with their originals (never below 0) and V = W sqrt(n_I n_T): the masks
-    are scaled by the roots of the counts for the sake of gradient descent, and the penalty acts on
-    that scale. The published penalty outweighs what the data say of single pairs, so W shows mostly
-    first-order effects; lower it for the fit alone.
+    are divided by the roots of the counts for the sake of gradient descent, and the penalty acts on
+    that scale. There the published penalty is strong: it shrinks what tells single pairs apart more
+    than whole rows and columns of W.
 
     Parameters
     ----------
@@ -51,7 +51,8 @@ def explain(
     drop : float
         Probability of removing a player, on both sides.
     fit : {"exact", "sgd"}
-        The minimum itself, or stochastic gradient descent towards it from zero, as published.
+        The minimum itself, or stochastic gradient descent towards it from zero, as published: at
+        the published rate it takes thousands of epochs to come near.
     weight_decay : float
         Not for c.
     learning_rate, epochs, batch_size
@@ -200,7 +201,8 @@ def descend(
             slope = 2 * weight[rows] * error / len(rows)
             V -= learning_rate * (a.T @ (slope[:, None] * b) + weight_decay * V)
             c -= learning_rate * float(slope.sum())
-    if not (V.isfinite().all() and math.isfinite(c)):
+    left = (weight * (((z_a @ V) * z_b).sum(1) + c - score).square()).sum()
+    if not left <= (weight * score.square()).sum():  # also where it is NaN
         raise ValueError(
             f"gradient descent diverged with learning_rate={learning_rate}: use a smaller one, or "
             'fit="exact"'

@@ -270,7 +270,7 @@ class FactorPair:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FirstOrderMap:
     """One number per player.
 
@@ -329,6 +329,10 @@ class FirstOrderMap:
     def values(self) -> np.ndarray:
         """Both sides' values, image players first, (n,)."""
         return np.concatenate([self.image, self.text])
+
+    def __repr__(self) -> str:
+        method = self.info.get("fit", {}).get("method", "?")
+        return f"FirstOrderMap({method}: {len(self.image)} image + {len(self.text)} text players)"
 
     def to_explanation(self) -> Explanation:
         """As an `Explanation` without pair terms; standard errors stay behind."""
@@ -399,7 +403,10 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
 
 def _box_mask(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
     """Pixels (height, width) whose centres lie in a box, for an image of this width and height."""
-    numbers = np.asarray(box, np.float64)
+    try:
+        numbers = np.asarray(box, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
     width, height = size
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] <= 0).any():
         raise ValueError(f"a box is [x, y, width, height] in pixels, got {box!r}")
