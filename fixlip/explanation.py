@@ -60,7 +60,8 @@ class Explanation:
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
         (groups, 1 + n + n (n - 1) / 2), float32: what each group of masks adds to e0, e1 and the
-        pairs i < j. Their squares sum to the sampling variance; no rows: no sampling error.
+        pairs i < j, the image's groups first; then, in draws, what ridge penalties may have taken.
+        Their squares sum to the variance; no rows: no error.
     """
 
     e0: float
@@ -204,10 +205,11 @@ class Explanation:
 
     @cached_property
     def stderr(self) -> Terms | None:
-        """Standard errors of e0, e1 and e2 due to the masks drawn; None where none were estimated.
+        """Standard errors of e0, e1 and e2; None where none were estimated.
 
-        They do not know of the bias of a ridge penalty, which shrinks pairs within a side where
-        masks are few.
+        They count the masks that were drawn and what a ridge penalty is expected to have taken,
+        so that estimate ± 1.96 stderr covers 95 % of the terms (the coverage is measured in
+        notebooks/02_estimator_variance.ipynb).
         """
         if self.deviations is None:
             return None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from fixlip.leastsquares import Columns, LeastSquares
 from fixlip.sampler import MaskSample, Sweep
-from fixlip.sidefit import Problem, Side, check_fit
+from fixlip.sidefit import DRAWS, Problem, Side, check_fit
 
 Terms = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
 
@@ -44,28 +42,29 @@ def fit_game(
     check_fit(order, ridge)
     side = Side(Sweep(sample, values[:, None], values[:0, None], (), {"kind": "game"}))
     fit = _banzhaf_fit if ends is None else _shapley_fit
-    (e0, e1, e2), solve, residual = fit(side, values, order, ridge, ends)
-    d0, d1, d2 = solve(residual * side.members())
+    (e0, e1, e2), *moved = fit(side, values, order, ridge, ends)
     i, j = torch.triu_indices(sample.n, sample.n, 1)
-    deviations = torch.cat([d0[None], d1, d2[i, j]]).T  # (groups, 1 + n + pairs)
-    return float(e0[0]), e1[:, 0], e2[..., 0], deviations
+    rows = [torch.cat([d0[None], d1, d2[i, j]]).T for d0, d1, d2 in moved]  # (k, 1 + n + pairs)
+    return float(e0[0]), e1[:, 0], e2[..., 0], torch.cat(rows)
 
 
 def _banzhaf_fit(
     side: Side, values: torch.Tensor, order: int, ridge: float | str, _: None
-) -> tuple[Terms, Callable[[torch.Tensor], Terms], torch.Tensor]:
-    """Terms of the values, the map from any targets (m, k) to terms, and residuals (m, 1)."""
+) -> list[Terms]:
+    """Terms of the values; what each group of masks adds to them; what the penalty took."""
     mean = side.w @ values  # where masks are few, the constant comes first
     Y = values[:, None] - mean
     everyone = torch.arange(side.n)
     problem = Problem(side, everyone, everyone[: side.n * (order == 2)], ridge, Y)
     e0, e1, e2 = problem.terms(Y)
-    return (e0 + mean, e1, e2), problem.terms, problem.residual(Y)
+    found = [(e0 + mean, e1, e2), problem.terms(problem.residual(Y) * side.members())]
+    shrunk = problem.shrinkage(Y)
+    return found if shrunk is None else [*found, shrunk]
 
 
 def _shapley_fit(
     side: Side, values: torch.Tensor, order: int, ridge: float | str, ends: tuple[float, float]
-) -> tuple[Terms, Callable[[torch.Tensor], Terms], torch.Tensor]:
+) -> list[Terms]:
     """The same among the polynomials that meet both ends."""
     # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
     Z, n = side.sample.masks.double(), side.n
@@ -73,17 +72,23 @@ def _shapley_fit(
     X = (2 * Z - 1)[:, : n if order == 2 else 0]
     empty, full = ends
     Y = (values - empty - share * (full - empty))[:, None]
-    columns = Columns(X[:, :0], X, shift=1.0)
-    problem = LeastSquares(Z - share[:, None], columns, side.w)
+    problem = LeastSquares(Z - share[:, None], Columns(X[:, :0], X, shift=1.0), side.w)
     penalty = problem.choose(Y) if ridge == "auto" else float(ridge)
     i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
 
-    def terms(Y: torch.Tensor) -> Terms:
-        free, pairs = problem.solve(Y, penalty)
-        e2 = Y.new_zeros(n, n, Y.shape[1])
+    def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Terms:
+        e2 = free.new_zeros(n, n, free.shape[1])
         e2[i, j] = e2[j, i] = 4 * pairs
-        return Y.new_zeros(Y.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
+        return free.new_zeros(free.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
 
-    residual = problem.residual(Y, problem.solve(Y, penalty), penalty)
-    e0, e1, e2 = terms(Y)
-    return (e0 + empty, e1 + (full - empty) / n, e2), terms, residual
+    solution = problem.solve(Y, penalty)
+    residual = problem.residual(Y, solution, problem.leverage(penalty) * side.copies())
+    e0, e1, e2 = monomials(*solution)
+    found = [
+        (e0 + empty, e1 + (full - empty) / n, e2),
+        monomials(*problem.solve(residual * side.members(), penalty)),
+    ]
+    if penalty and len(i):
+        free, pairs = problem.shrinkage(Y, penalty, DRAWS)
+        found.append(monomials(free / DRAWS**0.5, pairs / DRAWS**0.5))
+    return found

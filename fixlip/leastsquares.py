@@ -118,15 +118,43 @@ class LeastSquares:
         """
         if not len(self.values):
             return 0.0
-        y = self._project(Y)
-        inside = self._along(y).square().sum(1)  # (r,)
-        outside = max(float(y.square().sum() - inside.sum()), 0.0)
-        rows = len(y) - self.Q.shape[1]
-        grid = torch.logspace(-8, 4, 145, dtype=y.dtype, device=y.device)
+        inside, outside, rows = self._energy(Y)
+        grid = torch.logspace(-8, 4, 145, dtype=Y.dtype, device=Y.device)
         spread = self.values + grid[:, None]  # (grid, r): variance along each direction
-        misfit = (inside / spread).sum(1) + outside / grid
+        misfit = (inside.sum(1) / spread).sum(1) + outside.sum() / grid
         cost = rows * misfit.log() + spread.log().sum(1) + (rows - spread.shape[1]) * grid.log()
         return float(grid[cost.argmin()])
+
+    def _energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Squares of targets along the columns' directions (r, k) and off them (k,); their number.
+
+        The free terms are projected out before.
+        """
+        y = self._project(Y)
+        inside = self._along(y).square()
+        outside = (y.square().sum(0) - inside.sum(0)).clamp(min=0)
+        return inside, outside, len(y) - self.Q.shape[1]
+
+    def shrinkage(
+        self, Y: torch.Tensor, ridge: float, draws: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the penalty does to coefficients such as those of targets (m, k), by simulation.
+
+        The penalty stands for a normal prior on b, whose variance the targets tell. Coefficients
+        are drawn from it (always the same draws), and fitted without noise: errors of the free
+        terms (f, k * draws) and of the penalised ones (q, k * draws).
+        """
+        q, k = self.columns.count, Y.shape[1]
+        if not q or not ridge:
+            return Y.new_zeros(self.free.shape[1], k * draws), Y.new_zeros(q, k * draws)
+        inside, outside, rows = self._energy(Y)
+        variance = (inside / (self.values + ridge)[:, None]).sum(0) + outside / ridge
+        variance = variance / max(rows, 1)  # (k,): of highest restricted likelihood
+        rng = torch.Generator().manual_seed(q)  # one problem's draws are not another's
+        b = torch.randn(q, k, draws, generator=rng, dtype=Y.dtype).to(Y.device)
+        b = (b * variance.sqrt()[:, None]).flatten(1)  # (q, k * draws)
+        free, found = self.solve(self._penalised_part(b), ridge)
+        return free, found - b
 
     def solve(self, Y: torch.Tensor, ridge: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Free coefficients (f, k) and penalised ones (q, k) of targets (m, k)."""
@@ -149,22 +177,22 @@ class LeastSquares:
         return torch.cat([T @ b for _, T in self.columns.blocks()])
 
     def residual(
-        self, Y: torch.Tensor, terms: tuple[torch.Tensor, torch.Tensor], ridge: float
+        self, Y: torch.Tensor, terms: tuple[torch.Tensor, torch.Tensor], leverage: torch.Tensor
     ) -> torch.Tensor:
         """Residuals (m, k) of a solution, as large as the errors: the fit makes them smaller.
 
         Divided by sqrt(1 - leverage), the correction called HC2, which makes variances unbiased
         where all errors are alike; HC3's 1 - leverage was measured to be too careful with as few
-        as two masks per term.
+        as two masks per term. Rows alike have one error together: their leverage adds up.
         """
         a, b = terms
         fitted = self.free @ a
         if len(b):
             fitted = fitted + self._penalised_part(b)
         # a row that alone determines a term has leverage 1: its own residual says nothing
-        return (Y - fitted) / (1 - self._leverage(ridge)).clamp(min=1e-3).sqrt()[:, None]
+        return (Y - fitted) / (1 - leverage).clamp(min=1e-3).sqrt()[:, None]
 
-    def _leverage(self, ridge: float) -> torch.Tensor:
+    def leverage(self, ridge: float) -> torch.Tensor:
         """Diagonal of the matrix that maps targets to fitted values, (m,)."""
         leverage = self.Q.square().sum(1)
         if not len(self.values):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import torch
 
 from fixlip.leastsquares import Columns, LeastSquares
-from fixlip.sampler import MaskSample, Sweep
+from fixlip.sampler import MaskSample, Sweep, distinct_rows
 
 FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as well
 GROUPS = 48  # groups of masks per side from which standard errors are made
+SATURATED = 0.8  # terms per different mask above which residuals say too little about errors
+DRAWS = 32  # draws of what a penalty may have taken from the terms, for the same
 
 
 def check_fit(order: int, ridge: float | str) -> None:
@@ -59,26 +62,39 @@ class Side:
         enumerated side, and sizes that a budget lists in full. What remains is the difference to
         the groups' mean: the drawn rows' common weight is fixed.
         """
-        drawn = torch.nonzero(_drawn(self.sample))[:, 0]
-        pair = torch.arange(len(drawn)) // 2
+        draws = _draws(self.sample).to(self.E.device)
+        drawn = torch.nonzero(draws)[:, 0]
+        pair = torch.arange(len(drawn), device=drawn.device) // 2
         count = min(GROUPS, int(pair[-1]) + 1) if len(pair) else 0
-        member = torch.zeros(self.m, count, dtype=torch.float64)
-        member[drawn, pair % max(count, 1)] = 1
+        member = self.E.new_zeros(self.m, count)
+        # a row that stands for c draws varies like the sum of c rows, not like c times one
+        member[drawn, pair % max(count, 1)] = draws[drawn].rsqrt()
         if count > 1:
-            member[drawn] -= 1 / count
-        return member.to(self.E.device)
+            member -= member.mean(1, keepdim=True)
+        return member
+
+    def copies(self) -> torch.Tensor:
+        """How often each row's mask occurs (or, folded, its twin): such rows err alike, (m,)."""
+        masks = self.sample.masks
+        if self.folded:
+            masks = masks ^ masks[:, :1]  # the same for twins
+        _, group = distinct_rows(masks.cpu().numpy())
+        copies = torch.from_numpy(np.bincount(group)[group]).to(self.E)
+        return copies / 2 if self.folded else copies
 
 
-def _drawn(sample: MaskSample) -> torch.Tensor:
-    """Rows that were drawn, (m,), bool, and not listed."""
+def _draws(sample: MaskSample) -> torch.Tensor:
+    """How many draws each row stands for, (m,); 0 where it was listed."""
     if sample.method == "enumerated":
-        return torch.zeros(sample.m, dtype=torch.bool)
+        return torch.zeros(sample.m, dtype=torch.float64)
     if sample.method not in ("distinct", "shapley"):
-        return torch.ones(sample.m, dtype=torch.bool)
+        return torch.ones(sample.m, dtype=torch.float64)
     size = sample.masks.sum(1)
     count = torch.bincount(size, minlength=sample.n + 1)
     whole = [int(c) == math.comb(sample.n, k) for k, c in enumerate(count.tolist())]
-    return ~torch.tensor(whole)[size]
+    drawn = ~torch.tensor(whole)[size]
+    draws = torch.where(drawn, sample.weights, 0.0)
+    return draws / draws[drawn].min() if drawn.any() else draws
 
 
 class Problem:
@@ -145,7 +161,28 @@ class Problem:
 
     def terms(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Fit targets (m, k): constants (k,), first-order (n, k) and pair terms (n, n, k)."""
-        solved = self._solve(Y)
+        return self._monomials(self._solve(Y))
+
+    def shrinkage(
+        self, Y: torch.Tensor, draws: int = DRAWS
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+        """Errors that the penalty may have caused in the terms of targets (m, k), in k * draws.
+
+        Columns are draws of the first target, then of the next; the squares of a term's draws sum
+        to its expected squared bias. None where nothing is penalised.
+        """
+        if not any(r and p.columns.count for r, p in zip(self.ridges, self.parts, strict=True)):
+            return None
+        errors = [
+            part.shrinkage(y, ridge, draws)
+            for part, y, ridge in zip(self.parts, self._split(Y), self.ridges, strict=True)
+        ]
+        return self._monomials([(a / draws**0.5, b / draws**0.5) for a, b in errors])
+
+    def _monomials(
+        self, solved: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """From the parts' coefficients in x to those of monomials in z."""
         n = len(self.singles)
         free, shrunk = solved[0]
         const = free[0]
@@ -154,14 +191,14 @@ class Problem:
         else:
             first = shrunk[:n] if self.stretch else free[1:]
             pairs = shrunk[n:] if self.stretch else shrunk
-        side, k = self.side, Y.shape[1]
-        a = Y.new_zeros(side.n, k)
+        side, k = self.side, len(const)
+        a = const.new_zeros(side.n, k)
         a[self.singles] = first * (self.stretch or 1.0) / side.sd
         # from x to z: x_i = (z_i - p) / sd
         const = const - side.p * a.sum(0)
         if not len(pairs):  # (n, n, k) zeros that take no memory: there can be many targets
-            return const, a, Y.new_zeros(side.n, side.n, 1).expand(-1, -1, k)
-        B = Y.new_zeros(side.n, side.n, k)
+            return const, a, const.new_zeros(side.n, side.n, 1).expand(-1, -1, k)
+        B = const.new_zeros(side.n, side.n, k)
         i, j = torch.triu_indices(len(self.among), len(self.among), 1)
         i, j = self.among[i], self.among[j]
         B[i, j] = B[j, i] = pairs / side.sd**2
@@ -169,12 +206,27 @@ class Problem:
 
     def residual(self, Y: torch.Tensor) -> torch.Tensor:
         """Residuals of targets, corrected for leverage, (m, k)."""
-        parts = [
-            part.residual(y, terms, ridge)
-            for part, y, terms, ridge in zip(
-                self.parts, self._split(Y), self._solve(Y), self.ridges, strict=True
-            )
-        ]
-        if not self.side.folded:
+        side = self.side
+        copies = side.copies()[0 :: 2 if side.folded else 1]
+        parts = []
+        for part, y, terms, ridge in zip(
+            self.parts, self._split(Y), self._solve(Y), self.ridges, strict=True
+        ):
+            leverage = part.leverage(ridge)
+            different, used = float((1 / copies).sum()), float(leverage.sum())
+            if used > SATURATED * different and not side.exact:
+                warnings.warn(
+                    f"{side.name}: {different * (1 + side.folded):.0f} different masks are few for "
+                    f"{used:.0f} {'even or odd ' * side.folded}terms: error bars within this side "
+                    f"are too small. Use more masks{_all_masks(side.n)}.",
+                    stacklevel=4,
+                )
+            parts.append(part.residual(y, terms, leverage * copies))
+        if not side.folded:
             return parts[0]
         return torch.stack([parts[0] + parts[1], parts[0] - parts[1]], 1).flatten(0, 1)
+
+
+def _all_masks(n: int) -> str:
+    """A hint for small sides."""
+    return f"; {2**n} list them all" if n <= 12 else ""

@@ -25,7 +25,7 @@ from fixlip.explanation import Explanation
 from fixlip.game import pair_scale
 from fixlip.product import extend
 from fixlip.sampler import Sweep
-from fixlip.sidefit import Problem, Side, check_fit
+from fixlip.sidefit import DRAWS, Problem, Side, check_fit
 from fixlip.vectorfit import fit_embeddings
 
 
@@ -69,7 +69,8 @@ def solve(
         The game is scale * <E, F> + bias. By default the model's own logit scale and bias (1 and 0
         for sides that name no model); scale=1, bias=0 explain the cosine.
     errors : bool
-        Also estimate how the terms vary with the masks that were drawn (`Explanation.stderr`).
+        Also estimate the terms' standard errors (`Explanation.stderr`): how they vary with the
+        masks that were drawn, and what the ridge penalty may have taken from them.
 
     Returns
     -------
@@ -225,7 +226,37 @@ def _deviations(
         e0 = g0[g] + h0[g] - mean @ other.side.mean + centre[-1]
         e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
         result.append((e0, e1, _blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
-    return result
+    return result + _shrinkage(own, seen)
+
+
+def _shrinkage(
+    own: _FittedSide, seen: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """What the penalties of one side's fits may have taken from the terms, in DRAWS draws.
+
+    References
+    ----------
+    That a smoother's intervals cover if they count its expected bias: Nychka, "Bayesian confidence
+    intervals for smoothing splines", 1988.
+    """
+    n, n_other = own.side.n, len(seen) - 1
+    within = own.second.shrinkage(own.target)
+    cross = own.first.shrinkage(own.side.E @ seen.T)
+    if within is None and cross is None:
+        return []
+    zeros = seen.new_zeros
+    g0, g1, g2 = within or (zeros(DRAWS), zeros(n, DRAWS), zeros(n, n, DRAWS))
+    # (n_other + 1, DRAWS) and (n, n_other + 1, DRAWS): values at z = 0, and slopes
+    origin, slopes = zeros(n_other + 1, DRAWS), zeros(n, n_other + 1, DRAWS)
+    if cross is not None:
+        origin, slopes = cross[0].unflatten(0, origin.shape), cross[1].unflatten(1, origin.shape)
+    e0 = g0 - origin[-1]
+    e1 = torch.cat([g1 - slopes[:, -1], origin[:-1]])
+    own_pairs, other_pairs = g2, zeros(n_other, n_other)
+    return [
+        (e0[d], e1[:, d], _blocks(own_pairs[..., d], slopes[:, :-1, d], other_pairs))
+        for d in range(DRAWS)
+    ]
 
 
 def top_players(first: np.ndarray, n_image: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -169,6 +169,39 @@ def test_more_masks_are_better():
         assert many < few
 
 
+@pytest.mark.parametrize(
+    ("index", "method", "m"),
+    [
+        ("banzhaf", "antithetic", 140),
+        ("banzhaf", "independent", 140),
+        ("banzhaf", "distinct", 140),
+        ("banzhaf", "distinct", 60),
+        ("shapley", "distinct", 90),
+        ("shapley", "distinct", 140),
+    ],
+)
+def test_standard_errors_are_as_large_as_the_errors(index, method, m):
+    values = exact.game_values(smooth(), n=8)
+    right = (exact.weighted_banzhaf if index == "banzhaf" else exact.faith_shapley)(values)
+    found = [
+        fixlip.estimate(smooth(), n=8, index=index, masks=m, method=method, ridge=0, seed=s)
+        for s in range(60)
+    ]
+    upper = np.triu_indices(8, 1)
+    for part in (lambda e: e.e1, lambda e: e.e2[upper]):
+        error = np.array([part(e) - part(right) for e in found])
+        claimed = np.array([part(e.stderr) for e in found])
+        assert 0.8 < np.sqrt(np.square(claimed).mean() / np.square(error).mean()) < 1.25
+        assert 0.88 < (abs(error) < 1.96 * claimed).mean() < 0.98
+
+
+def test_sizes_listed_whole_have_no_error():
+    # of 8 players all masks of 0, 1, 2, 6, 7 and 8 are listed at p=.5 with 250 of 256 masks
+    found = fixlip.estimate(smooth(), n=8, masks=252, method="distinct")
+    drawn = fixlip.estimate(smooth(), n=8, masks=252, method="independent")
+    assert found.stderr.e2.max() < 0.5 * drawn.stderr.e2.max()
+
+
 def test_a_game_of_two_sides_keeps_its_names_and_descriptions():
     image, text = Polynomial(5, seed=1), Smooth(3, width=8, seed=2, info={"kind": "text"})
     found = fixlip.estimate(fixlip.Game(image, text), masks=256)
