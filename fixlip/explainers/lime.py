@@ -52,7 +52,7 @@ def explain(
         Probability of removing a player, on both sides.
     fit : {"exact", "sgd"}
         The minimum itself, or stochastic gradient descent towards it from zero, as published: at
-        the published rate it takes thousands of epochs to come near.
+        the published rate it takes some thousand epochs to come near.
     weight_decay : float
         Not for c.
     learning_rate, epochs, batch_size

@@ -37,7 +37,8 @@ def shapley_values(
     source : {"order 1", "order 2"}
         A first-order fit (KernelSHAP), or the Faith-Shap interactions of order 2, each shared in
         halves by its two players. The FIxLIP experiments use the first for insertion, deletion and
-        faithfulness, and the second for the pointing game.
+        faithfulness, and the second for the pointing game. Both estimate the same values, as the
+        order-1 fit of a fit of order 2 is that of the game; only sampling tells them apart.
     ridge : "auto" or float
         Penalty on the pair terms of "order 2", as in `fixlip.estimate`.
     scale, bias : float, optional
@@ -96,7 +97,7 @@ def banzhaf_values(
         See `fixlip.sampler.draw`.
     source : {"order 1", "order 2"}
         A first-order fit, or the order-2 fit with each pair term shared out by its partner's p
-        (`fixlip.Explanation.attributions`). Where both sides list all masks they agree.
+        (`fixlip.Explanation.attributions`). Both estimate the same values.
     ridge, scale, bias
         As in `fixlip.solve`.
 
