@@ -5,8 +5,7 @@ import pytest
 from games import Smooth
 
 import fixlip
-from fixlip.explainers import banzhaf
-from fixlip.explainers.maps import Factor, FactorPair, FirstOrderMap, patches_in
+from fixlip.explainers import Factor, FactorPair, FirstOrderMap, banzhaf, patches_in
 from fixlip.paths import root
 
 IMAGE = root() / "data/scenes/val/000000000209.png"
