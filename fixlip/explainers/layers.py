@@ -12,6 +12,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from timm.layers import AttentionPoolLatent
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from fixlip.sides import ImageSide, TextSide, text_tower
 
@@ -57,11 +58,11 @@ class Tower:
         if isinstance(side, ImageSide):
             visual, own = side.encoder.model.visual, side.pixels
             self._parts = (_timm if isinstance(visual, TimmModel) else _native)(visual)
-            self._encode = side.encoder.model.encode_image
+            self.encode = side.encoder.model.encode_image
         elif isinstance(side, TextSide):
             own = side.ids
             self._parts = _text(side)
-            self._encode = side.encoder.model.encode_text
+            self.encode = side.encoder.model.encode_text
         else:
             raise TypeError(
                 "expected a side made with encoder.image(...) or encoder.text(...), got "
@@ -85,21 +86,38 @@ class Tower:
         return hidden
 
     def embed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B, D), not normalised, for hidden states (B, T, width); differentiable.
+        """Embeddings (B, D), not normalised, for hidden states (B, T, width); differentiable."""
+        return self.join(*self.split(hidden))
+
+    def split(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The part of `embed` in which no token sees another: tensors (B, T, width).
+
+        In open_clip's last block these are the hidden states, keys and values, because only one
+        token is pooled and asks for them. Elsewhere: the hidden states.
+        """
+        if self.layer == len(self.blocks) - 1 and self._one_query:
+            return hidden, *_keys_and_values(self.blocks[-1], hidden)
+        return (hidden,)
+
+    def join(self, hidden: torch.Tensor, *keys_and_values: torch.Tensor) -> torch.Tensor:
+        """The rest of `embed`: embeddings (B, D) for what `split` gives.
 
         Where one token is pooled, open_clip's last block computes this token only, which is exact
         and saves five sixths of the block's work.
         """
-        if self.pooled is None:
-            return self._parts.head(self.run(hidden))
+        if not self._one_query:
+            hidden = self.run(hidden)  # (B, T, width)
+            return self._parts.head(hidden if self.pooled is None else hidden[:, [self.pooled]])
         *steps, (last, options) = zip(self.blocks[self.layer :], self._options, strict=True)
         for block, given in steps:
             hidden = block(hidden, **given)
-        if type(last) is ResidualAttentionBlock:
-            token = _one_token(last, hidden, self.pooled, **options)
-        else:
-            token = last(hidden, **options)[:, self.pooled, None]
-        return self._parts.head(token)  # (B, 1, width) -> (B, D)
+        keys, values = keys_and_values or _keys_and_values(last, hidden)
+        token = _one_token(last, hidden, keys, values, self.pooled, **options)  # (B, 1, width)
+        return self._parts.head(token)
+
+    @property
+    def _one_query(self) -> bool:
+        return self.pooled is not None and type(self.blocks[-1]) is ResidualAttentionBlock
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Each token brought to the embedding space by itself, (B, T, width) -> (B, T, D).
@@ -128,7 +146,7 @@ class Tower:
                     lambda module, args, options: given.append((args, options)), with_kwargs=True
                 )
                 hooks.enter_context(note)
-            self._encode(inputs)
+            self.encode(inputs)
         length = self._parts.length
         options = [
             {
@@ -232,18 +250,35 @@ def _text(side: TextSide) -> _Parts:
     return _Parts(text.transformer.resblocks, pooled, length, lambda x: project(x)[:, 0], project)
 
 
+def _keys_and_values(
+    block: ResidualAttentionBlock, hidden: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A block's keys and values, (B, T, width) each."""
+    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+    width = hidden.shape[2]  # queries, keys and values lie one after the other
+    both = linear(block.ln_1(hidden), weight[width:], bias[width:])
+    return both[..., :width], both[..., width:]
+
+
 def _one_token(
     block: ResidualAttentionBlock,
     hidden: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
     position: int,
     attn_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A block's output at one position, (B, 1, width): all tokens are keys, one is the query."""
-    if attn_mask is not None:
-        attn_mask = attn_mask[position, None]  # (T, T) -> (1, T)
-    normed, token = block.ln_1(hidden), hidden[:, position, None]
-    attended = block.attention(normed[:, position, None], normed, normed, attn_mask=attn_mask)
-    token = token + block.ls_1(attended)
+    attn, token = block.attn, hidden[:, [position]]
+    width = token.shape[2]
+    query = linear(block.ln_1(token), attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+    heads = [  # (B, T, width) -> (B, heads, T, width / heads)
+        x.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for x in (query, keys, values)
+    ]
+    mask = None if attn_mask is None else attn_mask[[position]]  # (T, T) -> (1, T)
+    attended = scaled_dot_product_attention(*heads, attn_mask=mask)
+    attended = attended.transpose(1, 2).flatten(2)  # (B, heads, 1, w / h) -> (B, 1, width)
+    token = token + block.ls_1(attn.out_proj(attended))
     return token + block.ls_2(block.mlp(block.ln_2(token)))
 
 
