@@ -64,9 +64,10 @@ class ProductExplanation(Explanation):
         the other players, kept with probability p. An inner product of two index vectors.
 
         Up to second order this estimates what ``e2`` and `attributions` estimate, and is the same
-        number where both sides are enumerated. Of drawn masks both are estimates, a little apart:
-        ``e2`` averages over the masks drawn and this over all masks, and under ridge="auto" each
-        fit has a penalty of its own. ``e2`` is the one with less sampling error.
+        number where both sides are enumerated. Of drawn masks, ``e2`` is the least-squares fit of
+        order 2, and this the more accurate estimate for a player of each side: the pairs within
+        the sides no longer act as noise (at p = .5 antithetic masks cancel them for both). Under
+        ridge="auto" the two fits also have penalties of their own.
 
         Parameters
         ----------
