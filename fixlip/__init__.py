@@ -1,6 +1,7 @@
 """Why do CLIP, SigLIP and SigLIP-2 find an image and a caption similar? The public names."""
 
 from fixlip import exact
+from fixlip.budget import Advice, advise
 from fixlip.estimators import estimate
 from fixlip.explanation import Explanation
 from fixlip.game import Game
@@ -9,11 +10,13 @@ from fixlip.sampler import MaskSample, Sweep, split_budget, sweep
 from fixlip.solver import solve, solve_dense
 
 __all__ = [
+    "Advice",
     "Encoder",
     "Explanation",
     "Game",
     "MaskSample",
     "Sweep",
+    "advise",
     "estimate",
     "exact",
     "explain",

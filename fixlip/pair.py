@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fixlip.budget import MAX_MASKS, sweep_to_tolerance
 from fixlip.explanation import Explanation
-from fixlip.sampler import sweep
+from fixlip.sampler import per_side, side_seeds, sweep
 from fixlip.solver import solve
 
 if TYPE_CHECKING:
@@ -24,8 +26,10 @@ def explain(
     caption: str,
     *,
     p: float | tuple[float, float] = 0.5,
-    masks: int | tuple[int, int] = (2048, 1024),
-    order: int = 2,
+    masks: int | tuple[int, int] | str = (2048, 1024),
+    tolerance: float | None = None,
+    max_masks: int | None = None,
+    order: int | str = 2,
     seed: int = 0,
     image_players: str | Mapping[str, np.ndarray] | Sequence[np.ndarray] = "patches",
     text_players: str = "tokens",
@@ -49,9 +53,18 @@ def explain(
     caption : str
     p : float or (float, float)
         Probability of keeping a player; one for both sides, or image and text.
-    masks : int or (int, int)
+    masks : int, (int, int) or "auto"
         Masks of the image and of the caption; a side with fewer masks than that lists them all.
-        The encoder runs at most once per mask, and twice more per side.
+        The encoder runs at most once per mask, and twice more per side. "auto" draws until
+        ``tolerance`` is met and splits the time between the sides as `fixlip.advise` does.
+    tolerance : float, optional
+        With masks="auto": the root-mean-square standard error of the image-text interactions,
+        divided by their root-mean-square size (corrected for that error), in (0, 1); 0.05, or 5 %,
+        by default. What was reached, and how, is in ``info["budget"]``. The numbers of masks
+        depend on the measured speed of the encoder; the same explanation comes from giving them.
+    max_masks : int, optional
+        With masks="auto": most masks of either side, by default 65,536. Where they do not bring
+        the error down to the tolerance, a warning says so.
     order, ridge, basis, k, scale, bias, errors
         See `fixlip.solve`.
     seed : int
@@ -67,18 +80,26 @@ def explain(
     -------
     Explanation
     """
-    p_image, p_text = _per_side("p", p)
-    m_image, m_text = _per_side("masks", masks)
-    seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(2)]
+    _check_masks(masks, tolerance, max_masks, order, basis)
+    auto = masks == "auto"
     sides = (
         encoder.image(image, players=image_players),
         encoder.text(caption, players=text_players),
     )
-    swept = [
-        sweep(side, masks=m, p=q, seed=s, method=method, batch_size=batch_size, progress=progress)
-        for side, m, q, s in zip(sides, (m_image, m_text), (p_image, p_text), seeds, strict=True)
-    ]
-    return solve(
+    options = {"method": method, "batch_size": batch_size, "progress": progress}
+    if auto:
+        *swept, budget = sweep_to_tolerance(
+            *sides,
+            tolerance=0.05 if tolerance is None else tolerance,
+            max_masks=MAX_MASKS if max_masks is None else max_masks,
+            p=p,
+            seed=seed,
+            **options,
+        )
+    else:
+        each = zip(sides, per_side("masks", masks), per_side("p", p), side_seeds(seed), strict=True)
+        swept = [sweep(side, masks=m, p=q, seed=s, **options) for side, m, q, s in each]
+    explanation = solve(
         *swept,
         order=order,
         ridge=ridge,
@@ -88,11 +109,23 @@ def explain(
         bias=bias,
         errors=errors,
     )
+    return (
+        replace(explanation, info={**explanation.info, "budget": budget}) if auto else explanation
+    )
 
 
-def _per_side(name: str, value: object) -> tuple:
-    """One value for both sides, or a value for the image and one for the text."""
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2:
-        raise ValueError(f"{name} takes one value or two (image, text), got {value!r}")
-    return both
+def _check_masks(
+    masks: object, tolerance: object, max_masks: object, order: object, basis: object
+) -> None:
+    """Raise where an option asks for something that the others rule out."""
+    if masks != "auto":
+        if isinstance(masks, str):
+            raise ValueError(f'masks must be one or two numbers, or "auto", got {masks!r}')
+        if tolerance is not None or max_masks is not None:
+            raise ValueError('tolerance and max_masks go with masks="auto" only')
+    elif order == 1 or basis == "top":
+        raise ValueError(
+            'masks="auto" measures the error of all image-text interactions, which '
+            f"order={order!r}, basis={basis!r} does not have: use order=2 and another basis, or "
+            "give numbers of masks"
+        )

@@ -12,7 +12,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +22,7 @@ from scipy.stats import binom
 from tqdm.auto import tqdm
 
 MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is a mistake, not a wish
+LAST_BATCH = 8  # matrix products of fewer rows may take another path and differ in the last bit
 
 
 @runtime_checkable
@@ -369,6 +370,9 @@ def split_budget(n_image: int, n_text: int, values: int) -> tuple[int, int]:
     return (many, few) if n_text < n_image else (few, many)
 
 
+METHODS = ("antithetic", "independent", "distinct", "distinct-reference")
+
+
 def draw(
     n: int, masks: int, *, p: float = 0.5, seed: int = 0, method: str = "antithetic"
 ) -> MaskSample:
@@ -503,6 +507,85 @@ def sweep(
     )
 
 
+def extend(
+    swept: Sweep,
+    side: Side,
+    masks: int,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """Grow a sweep to more masks of the same seed; only masks not seen before are embedded.
+
+    The result is the sweep that ``sweep(side, masks=masks, ...)`` makes with the same ``p``,
+    ``seed`` and ``method``. Antithetic and independent masks begin with the masks of the smaller
+    sample; of "distinct" ones, only those that both samples share are saved.
+
+    Parameters
+    ----------
+    swept : Sweep
+        From `sweep`, of the same side.
+    side : Side
+    masks : int
+        Budget, at least as many as ``swept`` has; all masks are listed where it allows that.
+    batch_size, progress
+        See `sweep`.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ValueError
+        For fewer masks than there are, for a side with other players, or for a sample that was
+        not drawn by `draw`.
+    """
+    old = swept.sample
+    if tuple(side.names) != swept.names:
+        raise ValueError(
+            f"the sweep has {swept.n} players ({swept.names[0]}, ...) and the side {side.n} "
+            f"({side.names[0]}, ...): extend a sweep with the side that made it"
+        )
+    check_counts(side.n, masks)
+    if masks < old.m:
+        raise ValueError(f"a sweep of {old.m} masks cannot be extended to {masks}: ask for more")
+    if old.method == "enumerated":
+        return swept
+    if old.method not in METHODS:
+        raise ValueError(
+            f"a {old.method!r} sample was not drawn with a seed: only samples of the methods "
+            f"{', '.join(METHODS)} can be extended"
+        )
+    sample = draw(side.n, masks, p=old.p, seed=old.seed, method=old.method)
+    ends = torch.tensor([[False], [True]]).expand(2, side.n)
+    seen = old.m + 2
+    rows = torch.cat([old.masks, ends, sample.masks])  # (seen + m, n): the embedded ones first
+    first, group = (torch.from_numpy(x) for x in distinct_rows(rows.numpy()))
+    known = torch.cat([swept.embeddings, swept.ends])  # (seen, D)
+    table = known[first.clamp(max=seen - 1).to(known.device)]  # (distinct, D), filled in below
+    new = first >= seen  # the first row of a distinct mask is an embedded one if there is one
+    if new.any():
+        table[new.to(known.device)] = embed_masks(
+            side, rows[first[new]], batch_size=batch_size, progress=progress
+        )
+    return replace(swept, sample=sample, embeddings=table[group[seen:].to(known.device)])
+
+
+def per_side(name: str, value: object) -> tuple:
+    """One value for both sides, or a value for the image and one for the text."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"{name} takes one value or two (image, text), got {value!r}")
+    return both
+
+
+def side_seeds(seed: int) -> tuple[int, int]:
+    """Seeds of the image's and of the text's masks: independent streams of one seed."""
+    image, text = np.random.SeedSequence(seed).generate_state(2)
+    return int(image), int(text)
+
+
 def embed_masks(
     side: Side,
     masks: torch.Tensor,
@@ -526,7 +609,9 @@ def embed_masks(
     )
     with bar:
         while start < len(todo):
-            batch = todo[start : start + size]
+            left = len(todo) - start
+            short = 0 < left - size < LAST_BATCH and size >= 2 * LAST_BATCH
+            batch = todo[start : start + (left - LAST_BATCH if short else size)]
             try:
                 rows = side.embed(batch)
             except (RuntimeError, MemoryError) as error:

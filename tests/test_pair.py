@@ -37,6 +37,32 @@ def test_an_explanation_runs_every_tower_at_most_once_per_mask_and_twice_more(en
     assert 0 < rows["image"] <= 103 and 0 < rows["text"] <= 62
 
 
+@pytest.mark.parametrize("p", [0.5, (0.4, 0.6)])
+def test_masks_are_drawn_until_the_tolerance_is_met(encoder, rows, p):
+    found = fixlip.explain(encoder, IMAGE, CAPTION, masks="auto", tolerance=0.15, p=p, seed=3)
+    budget = found.info["budget"]
+    used = rows["image"], rows["text"]
+    given = fixlip.explain(encoder, IMAGE, CAPTION, masks=tuple(budget["masks"]), p=p, seed=3)
+    assert found.e2.tobytes() == given.e2.tobytes() and found.e1.tobytes() == given.e1.tobytes()
+    assert found.e0 == given.e0 and found.deviations.tobytes() == given.deviations.tobytes()
+    assert used == (rows["image"] - used[0], rows["text"] - used[1])  # nothing embedded twice
+    assert all(u <= m + 2 for u, m in zip(used, budget["masks"], strict=True))
+    error = np.square(found.stderr.e2[: found.n_image, found.n_image :]).mean()
+    size = np.square(found.cross).mean() - error
+    assert budget["error"] == pytest.approx((error / size) ** 0.5, rel=1e-4)
+    assert budget["error"] <= budget["tolerance"] == 0.15 and budget["rounds"] >= 2
+    assert [found.info[side]["masks"] for side in ("image", "text")] == budget["masks"]
+
+
+def test_the_report_of_the_budget_is_saved_and_printed_only_on_demand(encoder, tmp_path, capsys):
+    options = {"masks": "auto", "tolerance": 0.5, "image_players": "3x3"}
+    found = fixlip.explain(encoder, IMAGE, CAPTION, progress=True, **options)
+    assert "image and 128 text masks in 1 rounds" in capsys.readouterr().err
+    assert fixlip.Explanation.load(found.save(tmp_path / "e.npz")).info == found.info
+    fixlip.explain(encoder, IMAGE, CAPTION, progress=False, **options)
+    assert capsys.readouterr().err == ""
+
+
 def test_the_ends_are_the_models_own_logits(encoder):
     explanation = fixlip.explain(encoder, IMAGE, CAPTION, masks=(64, 64))
     assert explanation.grand_value == pytest.approx(encoder.logit(IMAGE, CAPTION), rel=1e-5)
@@ -130,6 +156,16 @@ def test_two_images_explain_their_similarity(encoder):
         ({"text_players": "letters"}, "players"),
         ({"p": (0.5, 0.5, 0.5)}, "one value or two"),
         ({"masks": (1, 2, 3)}, "one value or two"),
+        ({"masks": "many"}, 'one or two numbers, or "auto"'),
+        ({"tolerance": 0.1}, 'go with masks="auto"'),
+        ({"max_masks": 100}, 'go with masks="auto"'),
+        ({"masks": "auto", "tolerance": 0}, "strictly between 0 and 1"),
+        ({"masks": "auto", "tolerance": 1.0}, "strictly between 0 and 1"),
+        ({"masks": "auto", "tolerance": "5 %"}, "strictly between 0 and 1"),
+        ({"masks": "auto", "max_masks": 100}, "148 or more"),
+        ({"masks": "auto", "method": "distinct"}, "antithetic and independent only"),
+        ({"masks": "auto", "order": 1}, "all image-text interactions"),
+        ({"masks": "auto", "basis": "top"}, "all image-text interactions"),
     ],
 )
 def test_bad_options_are_refused(encoder, options, message):

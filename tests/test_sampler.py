@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from fixlip.sampler import (
+    LAST_BATCH,
     MaskSample,
     bernoulli,
     distinct,
     draw,
+    embed_masks,
     enumerate_masks,
+    extend,
     split_budget,
     sweep,
 )
@@ -141,6 +144,58 @@ def test_a_sweep_lists_all_masks_where_it_can():
     side = Counting(5)
     result = sweep(side, masks=32, p=0.3)
     assert side.rows == 32 and result.sample.method == "enumerated"
+
+
+def test_the_last_batch_is_not_a_handful():
+    # products of one or two rows go through other kernels and differ in the last bit
+    for m in range(60, 75):
+        side = Counting(20)
+        masks = torch.unique(bernoulli(20, m, seed=3).masks, dim=0)
+        assert torch.equal(embed_masks(side, masks, batch_size=32), masks.float())
+        assert side.rows == len(masks)
+        assert all(LAST_BATCH <= len(batch) <= 32 for batch in side.batches)
+
+
+@pytest.mark.parametrize("method", ["antithetic", "independent"])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_more_masks_of_a_seed_begin_with_the_fewer(method, p):
+    for n in (1, 7, 60):
+        many = draw(30 + n, 1001, p=p, seed=5, method=method).masks
+        for m in (1, 2, 15, 16, 17, 64, 333, 1000):
+            assert torch.equal(draw(30 + n, m, p=p, seed=5, method=method).masks, many[:m])
+
+
+@pytest.mark.parametrize("method", ["antithetic", "independent", "distinct"])
+@pytest.mark.parametrize(("n", "masks"), [(30, (40, 41, 200)), (8, (20, 90, 256)), (3, (5, 9, 9))])
+def test_an_extended_sweep_is_the_larger_sweep(method, n, masks):
+    side = Counting(n)
+    grown = sweep(side, masks=masks[0], p=0.4, seed=2, method=method)
+    for m in masks[1:]:
+        grown = extend(grown, side, m)
+    at_once = sweep(Counting(n), masks=masks[-1], p=0.4, seed=2, method=method)
+    assert torch.equal(grown.masks, at_once.masks)
+    assert torch.equal(grown.weights, at_once.weights)
+    assert torch.equal(grown.embeddings, at_once.embeddings)
+    assert torch.equal(grown.ends, at_once.ends)
+    assert (grown.sample.method, grown.names) == (at_once.sample.method, at_once.names)
+    if method != "distinct":
+        asked = torch.cat(side.batches)
+        assert len(torch.unique(asked, dim=0)) == len(asked)  # nothing twice
+        assert side.rows <= min(masks[-1], 2**n) + 2
+
+
+def test_a_sweep_is_extended_by_its_own_side_and_to_more_masks():
+    side = Counting(20)
+    swept = sweep(side, masks=20)
+    with pytest.raises(ValueError, match="20 masks cannot be extended to 10"):
+        extend(swept, side, 10)
+    with pytest.raises(ValueError, match="the side that made it"):
+        extend(swept, Counting(21), 30)
+    with pytest.raises(ValueError, match="number of masks"):
+        extend(swept, side, 2.5)
+    given = sweep(side, masks=MaskSample(swept.masks, swept.weights))
+    with pytest.raises(ValueError, match="'given' sample was not drawn with a seed"):
+        extend(given, side, 30)
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_sweep_goes_on():
