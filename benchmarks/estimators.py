@@ -1,19 +1,20 @@
 """Error against encoder passes: every estimator of the order-2 weighted Banzhaf explanation.
 
     python benchmarks/estimators.py            our estimators, p = .3, .5, .7
-    python benchmarks/estimators.py --peers    those of shapiq >= 1.8, which know p = .5 only
+    python benchmarks/estimators.py --peers    also those of shapiq >= 1.8, which know p = .5 only
 
 A pass is one distinct masked input through one tower, so an estimator costs the distinct image
 masks plus the distinct text masks that it asked for, and a text mask seen before is free for
-everyone. Every estimator spends as much of a budget as it can. The truth is a fit to many more image
-masks and to all text masks; errors are root mean squares relative to that of the truth. Results go
-to data/estimators.json; rows of estimators that are not run stay as they are.
+everyone. Every estimator spends as much of a budget as it can. The truth is a fit to many more
+image masks and to all text masks; errors are root mean squares relative to that of the truth.
+Results go to data/estimators.json; rows of estimators that are not run stay as they are.
 """
 
 import argparse
 import bisect
 import importlib.metadata
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import describe
-from means import adjusted, means, regression
+from means import adjusted, means, regression, scaled
 from passes import Counted, joint_masks, side_masks
 from peers import SLOW, peers
 
@@ -32,7 +33,7 @@ from fixlip.sampler import Side, sweep
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
-REFERENCE = 65_536  # image masks behind the truth
+REFERENCE = 32_768  # image masks behind the truth
 PARTS = ("cross", "within", "image", "first")
 Terms = tuple[np.ndarray, np.ndarray | None]  # Banzhaf values (n,); pairs (n, n), if estimated
 
@@ -105,7 +106,7 @@ def agnostic_by(
     """Joint masks; `how` turns the game's values into terms."""
     sample = joint_masks(image, text, budget, p, seed, "antithetic")
     values = fixlip.Game(image, text)(sample.masks)
-    first, pairs = how(sample, values[:, None])
+    first, pairs = how(sample, values[:, None], values[:, None])
     return first[:, 0].numpy(), pairs[..., 0].numpy()
 
 
@@ -117,10 +118,10 @@ def split_by(
     swept = [sweep(s, masks=m) for s, m in zip((image, text), samples, strict=True)]
     E = [s.embeddings.double() for s in swept]
     mean = [s.weights @ e for s, e in zip(samples, E, strict=True)]  # (D,) each
-    slopes = [how(s, e)[0] for s, e in zip(samples, E, strict=True)]  # (n, D) each
+    slopes = [how(s, e, e)[0] for s, e in zip(samples, E, strict=True)]  # (n, D) each
     first, within = [], []
     for sample, e, other in zip(samples, E, mean[::-1], strict=True):
-        values, pairs = how(sample, (e @ other)[:, None])
+        values, pairs = how(sample, (e @ other)[:, None], e)
         first.append(values[:, 0])
         within.append(pairs[..., 0])
     pairs = torch.block_diag(*within)
@@ -142,12 +143,14 @@ def ours(p: float) -> dict[str, Callable]:
         "split, direct means": partial(split_by, means),
         "split, regression-adjusted": partial(split_by, adjusted),
         "split, order-2 slopes": partial(split_by, regression),
+        "split, scaled ridge": partial(split_by, scaled),
         "agnostic, antithetic, ridge": agnostic,
         "agnostic, antithetic, least squares": partial(agnostic, ridge=0),
         "agnostic, distinct, ridge": partial(agnostic, method="distinct"),
         "agnostic, distinct, least squares": partial(agnostic, method="distinct", ridge=0),
         "agnostic, direct means": partial(agnostic_by, means),
         "agnostic, regression-adjusted": partial(agnostic_by, adjusted),
+        "agnostic, scaled ridge": partial(agnostic_by, scaled),
     }
     if p != 0.5:
         found["split, leverage, ridge"] = partial(split, method="leverage")
@@ -195,23 +198,20 @@ def truth(image: Side, text: Side, p: float) -> tuple[dict[str, np.ndarray], dic
     return values, {part: rms(spread[part]) / rms(values[part]) for part in PARTS[:3]}
 
 
-def run(
-    estimators: Callable[[float, int], dict[str, Callable]],
-    ps: list[float],
-    options: argparse.Namespace,
-) -> tuple[list[dict], dict]:
+def run(options: argparse.Namespace) -> tuple[list[dict], dict]:
     """Rows, one per estimator, p and budget, and the relative standard errors of the truth."""
     encoder = fixlip.load("demo-clip", device="cpu")
     errors: dict[tuple, list[dict]] = {}
     accuracy: dict[str, list[dict]] = {}
-    for p in ps:
+    for p in options.p:
         for file, caption in choose_pairs(options.pairs):
             image, text = encoder.image(ROOT / file), encoder.text(caption)
             target, spread = truth(image, text, p)
             accuracy.setdefault(str(p), []).append(spread)
             image, text = Counted(image), Counted(text)
-            for name, estimator in estimators(p, image.n + text.n).items():
-                if options.only and options.only not in name:
+            estimators = ours(p) | (peers(image.n + text.n) if options.peers and p == 0.5 else {})
+            for name, estimator in estimators.items():
+                if not re.search(options.only, name):
                     continue
                 start = time.perf_counter()
                 repeats = 1 if any(slow in name for slow in SLOW) else options.repeats
@@ -272,26 +272,23 @@ def _short(value: float) -> float:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", action="store_true", help="shapiq's estimators instead, p = .5")
+    parser.add_argument("--peers", action="store_true", help="also shapiq's estimators, p = .5")
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--p", type=float, nargs="+", default=[0.5, 0.3, 0.7])
-    parser.add_argument("--only", help="estimators whose name contains this")
+    parser.add_argument("--only", default="", help="estimators whose name has this pattern")
     parser.add_argument("--out", type=Path, default=ROOT / "data/estimators.json")
     options = parser.parse_args()
     start = time.perf_counter()
-    if options.peers:
-        rows, accuracy = run(lambda p, n: peers(n), [0.5], options)
-    else:
-        rows, accuracy = run(lambda p, n: ours(p), options.p, options)
+    rows, accuracy = run(options)
     about = {"machine": describe(), "minutes": round((time.perf_counter() - start) / 60, 1)}
     if options.peers:
         packages = ("shapiq", "xgboost", "lightgbm", "scikit-learn", "numpy")
         about |= {package: importlib.metadata.version(package) for package in packages}
     old = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
-    run_now = {(r["estimator"], r["p"]) for r in rows}
-    kept = [r for r in old["rows"] if (r["estimator"], r["p"]) not in run_now]
+    run_now = {(r["estimator"], r["p"], r["budget"]) for r in rows}
+    kept = [r for r in old["rows"] if (r["estimator"], r["p"], r["budget"]) not in run_now]
     new = old | {"peers" if options.peers else "fixlip": about}
     new["truth"] = old.get("truth", {}) | accuracy
     new["pairs"] = choose_pairs(options.pairs)
