@@ -1,14 +1,4 @@
-"""How many masks each side should get: for a given time, or until a given error is reached.
-
-The interaction of image player i and text player t is an inner product of regression slopes,
-<J_I[i], J_T[t]>, and the two sides are sampled independently. With slopes that vary by S_I / m_I
-and S_T / m_T (D x D, summed over the players), the mean variance of all n_I n_T interactions is
-
-    Var = zeta_I / m_I + zeta_T / m_T + (s2 - zeta_I - zeta_T) / (m_I m_T),
-    zeta_I = tr(S_I J_T'J_T), zeta_T = tr(S_T J_I'J_I), s2 - zeta_I - zeta_T = tr(S_I S_T),
-
-each over n_I n_T: the three components of a two-sample statistic, all from one pilot sweep a side.
-"""
+"""How many masks each side should get: for a given time, or until a given error is reached."""
 
 from __future__ import annotations
 
@@ -23,28 +13,16 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from fixlip.game import pair_scale
-from fixlip.sampler import (
-    MAX_ENUMERATED,
-    Side,
-    Sweep,
-    check_p,
-    extend,
-    per_side,
-    side_seeds,
-    split_budget,
-    sweep,
-)
-from fixlip.sidefit import FEW, Problem
-from fixlip.sidefit import Side as SideNumbers
+from fixlip.sampler import Side, Sweep, check_counts, check_p, extend, per_side, side_seeds, sweep
+from fixlip.spread import SAMPLED, Counts, Spread, all_masks, least_masks, ratio, seconds_of
 
 PILOT = (256, 128)
 MAX_MASKS = 65536
 WARM_UP = 16  # masks of the first, untimed call: it pays for lazy loading, not for masks
-RARE = 8  # masks, on average, in which a player is kept, and in which it is removed
-SAMPLED = ("antithetic", "independent")  # masks that are drawn one like the other
-
-Counts = tuple[int, int]
+NOTHING = (
+    "these masks show no interaction of any image player with any text player: the embeddings of a "
+    "side do not depend on its masks, or the sides' changes are orthogonal"
+)
 
 
 @dataclass(frozen=True)
@@ -91,11 +69,11 @@ class Advice:
     @property
     def relative(self) -> float:
         """The expected error as a share of the interactions' size."""
-        return _ratio(self.error, self.size)
+        return ratio(self.error, self.size)
 
     def __repr__(self) -> str:
         image, text = (
-            f"{m:,}{' (all)' if m == _all(n) else ''}"
+            f"{m:,}{' (all)' if m == all_masks(n) else ''}"
             for m, n in zip(self.masks, self.players, strict=True)
         )
         zeta_I, zeta_T, s2 = self.components
@@ -185,7 +163,9 @@ def advise(
     if tolerance is not None:
         check_tolerance(tolerance)
     if costs is not None and not (
-        len(costs) == 2 and all(_number(c) and 0 < c < math.inf for c in costs)
+        isinstance(costs, tuple | list)
+        and len(costs) == 2
+        and all(_number(c) and 0 < c < math.inf for c in costs)
     ):
         raise ValueError(f"costs are two positive numbers (image, text), got {costs!r}")
     swept, timed = [], []
@@ -197,17 +177,19 @@ def advise(
             swept.append(side)
             continue
         timed.append(_Timed(side))
+        check_counts(side.n, masks)
         masks = max(masks, least_masks(side.n, check_p(q)))
         swept.append(_pilot(timed[-1], masks, q, s, method, batch_size, progress))
     spread = Spread.of(*swept, scale=scale)
     costs = tuple(side.cost for side in timed) if costs is None else tuple(map(float, costs))
-    if spread.nothing:
-        warnings.warn(NOTHING, stacklevel=2)
-    if seconds is None:
+    if tolerance is not None:
         seconds = spread.time_for((tolerance * spread.size) ** 2, costs)
     masks = spread.split(seconds, costs)
-    taken = _seconds(masks, costs)
-    if taken > seconds * (1 + 1e-9):
+    if spread.nothing:
+        warnings.warn(NOTHING, stacklevel=2)
+        masks = spread.least
+    taken = seconds_of(masks, costs)
+    if not spread.nothing and taken > seconds * (1 + 1e-9):
         warnings.warn(
             f"{seconds:.3g} seconds are too short: {masks[0]:,} image and {masks[1]:,} text masks, "
             f"the fewest that carry a fit, take {taken:.3g} seconds",
@@ -221,7 +203,7 @@ def advise(
             "their size."
         )
     for name, n, m in zip(("image", "text"), spread.players, masks, strict=True):
-        if m < 1 + n * (n + 1) // 2 and m < _all(n):
+        if m < 1 + n * (n + 1) // 2 and m < all_masks(n):
             notes.append(
                 f"Pairs within the {name} have {n * (n - 1) // 2} terms, and {m:,} masks leave "
                 "some of them to the ridge penalty."
@@ -281,7 +263,11 @@ def sweep_to_tolerance(
     sides = _Timed(image), _Timed(text)
     keep = per_side("p", p)
     least = [least_masks(side.n, check_p(q)) for side, q in zip(sides, keep, strict=True)]
-    if isinstance(max_masks, bool) or not isinstance(max_masks, int) or max_masks < max(least):
+    if (
+        isinstance(max_masks, bool)
+        or not isinstance(max_masks, (int, np.integer))
+        or max_masks < max(least)
+    ):
         raise ValueError(
             f"max_masks must be a whole number of {max(least):,} or more, the fewest masks that "
             f"carry a fit of {image.n} and {text.n} players at p={p}, got {max_masks!r}"
@@ -322,7 +308,7 @@ def sweep_to_tolerance(
     }
     if progress or (progress is None and sys.stderr.isatty()):
         tqdm.write(
-            f"{spread.masks[0]:,} image and {spread.masks[1]:,} text masks in {rounds} rounds, "
+            f"{spread.masks[0]:,} image and {spread.masks[1]:,} text masks (rounds: {rounds}), "
             f"{sum(report['seconds']):.3g} s: error {spread.relative:.2g} of the interactions",
             file=sys.stderr,
         )
@@ -333,169 +319,9 @@ def _next(spread: Spread, tolerance: float, costs: tuple[float, float], most: in
     """Masks of the next round: what the tolerance is expected to need, within bounds."""
     # a little more than needed: an estimate just short of the tolerance costs a whole round
     wanted = spread.time_for(0.95 * (tolerance * spread.size) ** 2, costs, most)
-    spent = _seconds(spread.masks, costs)
+    spent = seconds_of(spread.masks, costs)
     target = spread.split(min(max(wanted, 1.25 * spent), 4 * spent), costs, most)
     return tuple(max(m, min(t, 4 * m)) for m, t in zip(spread.masks, target, strict=True))
-
-
-NOTHING = (
-    "these masks show no interaction of any image player with any text player: the embeddings of a "
-    "side do not depend on its masks, or the sides' changes are orthogonal"
-)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How the variance of the interactions depends on the numbers of masks, from two sweeps.
-
-    Variances are means over all image-text pairs, of one mask a side.
-    """
-
-    players: Counts
-    masks: Counts  # of the sweeps it was estimated from
-    least: Counts
-    used: Counts  # masks that the fit itself uses up
-    from_image: float  # zeta_I
-    from_text: float  # zeta_T
-    from_both: float  # s2 - zeta_I - zeta_T
-    size: float  # RMS interaction, corrected for its error
-    relative: float  # the sweeps' own RMS standard error over the size, at most 1
-    nothing: bool  # no interaction beyond rounding errors
-
-    @classmethod
-    def of(cls, image: Sweep, text: Sweep, *, scale: float | None = None) -> Spread:
-        """Estimate from two sweeps, as the standard errors of `fixlip.solve` are."""
-        scale, _ = pair_scale(image.info, text.info, scale=scale)
-        widths = image.embeddings.shape[1], text.embeddings.shape[1]
-        if widths[0] != widths[1]:
-            raise ValueError(
-                f"the sides have embeddings of width {widths[0]} and {widths[1]}: take both from "
-                "the same model"
-            )
-        (J_I, S_I, used_I), (J_T, S_T, used_T) = _slopes(image), _slopes(text)  # S: (D, D)
-        M_I, M_T = J_I.T @ J_I, J_T.T @ J_T  # (D, D)
-        S_T, M_T = S_T.to(S_I), M_T.to(M_I)
-        unit = scale**2 / (image.n * text.n)
-        squares, from_image, from_text, both = (
-            unit * float((a * b).sum()) for a, b in ((M_I, M_T), (S_I, M_T), (M_I, S_T), (S_I, S_T))
-        )
-        ends = [float(s.ends.double().norm(dim=1).max()) for s in (image, text)]
-        rounding = 10 * torch.finfo(image.embeddings.dtype).eps * abs(scale) * math.prod(ends)
-        error = from_image + from_text  # counts `both` twice, to be careful, as stderr does
-        size = max(squares - error, error)
-        used = used_I, used_T
-        left = [float(_left(s.sample.m, u)) for s, u in zip((image, text), used, strict=True)]
-        return cls(
-            players=(image.n, text.n),
-            masks=(image.sample.m, text.sample.m),
-            least=tuple(
-                s.sample.m if s.sample.method == "enumerated" else least_masks(s.n, s.sample.p)
-                for s in (image, text)
-            ),
-            used=used,
-            # slopes of a pilot vary: what they add to the other side's share is taken out again
-            from_image=left[0] * max(from_image - both, 0.0),
-            from_text=left[1] * max(from_text - both, 0.0),
-            from_both=left[0] * left[1] * both,
-            size=math.sqrt(size),
-            relative=_ratio(math.sqrt(error), math.sqrt(size)),
-            nothing=math.sqrt(squares) <= rounding,
-        )
-
-    @property
-    def s2(self) -> float:
-        """Variance by one mask of the image and one of the text."""
-        return self.from_image + self.from_text + self.from_both
-
-    def variance(self, image: np.ndarray | int, text: np.ndarray | int) -> np.ndarray:
-        """Expected mean variance of the interactions for numbers of masks."""
-        one, two = (
-            np.where(np.asarray(m) >= _all(n), 0.0, 1 / _left(np.asarray(m, float), used))
-            for m, n, used in zip((image, text), self.players, self.used, strict=True)
-        )
-        return self.from_image * one + self.from_text * two + self.from_both * one * two
-
-    def split(self, seconds: float, costs: tuple[float, float], most: float = math.inf) -> Counts:
-        """The masks of least variance for a time; the fewest possible if the time is too short."""
-        caps = [min(_all(n), most) for n in self.players]
-        left = seconds - 2 * sum(costs)  # the ends
-        share = 1 / (1 + np.exp(-np.linspace(-12, 12, 2001)))  # of the image
-
-        def whole(side: int, masks: np.ndarray) -> np.ndarray:
-            even = np.floor(masks / 2 + 1e-9) * 2
-            return np.clip(even, self.least[side], caps[side])
-
-        image = whole(0, share * left / costs[0])
-        text = whole(1, (left - costs[0] * image) / costs[1])
-        image = whole(0, (left - costs[1] * text) / costs[0])  # what the text has no use for
-        price = costs[0] * image + costs[1] * text
-        ok = price <= left * (1 + 1e-9)
-        if not ok.any():
-            return self.least
-        best = np.lexsort((price[ok], self.variance(image[ok], text[ok])))[0]
-        return int(image[ok][best]), int(text[ok][best])
-
-    def time_for(
-        self, variance: float, costs: tuple[float, float], most: float = math.inf
-    ) -> float:
-        """The shortest time that brings the variance down to a value, or as far as it goes."""
-        low = high = _seconds(self.least, costs)
-        masks = self.least
-        while self.variance(*masks) > variance:
-            low, high = high, 2 * high
-            before, masks = masks, self.split(high, costs, most)
-            if masks == before:  # there are no more
-                return low
-        for _ in range(40):
-            middle = (low + high) / 2
-            enough = self.variance(*self.split(middle, costs, most)) <= variance
-            low, high = (low, middle) if enough else (middle, high)
-        return high
-
-    def paper_split(self, seconds: float, costs: tuple[float, float]) -> Counts:
-        """The split of the FIxLIP experiments for as many game values as a time pays for."""
-        low, high = 4, 8
-        while _seconds(split_budget(*self.players, high), costs) <= seconds and high < 2**50:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = _seconds(split_budget(*self.players, middle), costs) <= seconds
-            low, high = (middle, high) if fits else (low, middle)
-        masks = split_budget(*self.players, low)
-        return tuple(int(min(m, _all(n))) for m, n in zip(masks, self.players, strict=True))
-
-
-def _slopes(swept: Sweep) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Slopes (n, D), their covariance summed over players (D, D), and masks used up by the fit."""
-    sample, kind = swept.sample, swept.info.get("kind", "side")
-    if sample.method not in ("enumerated", *SAMPLED):
-        raise ValueError(
-            f"the {kind} was swept with {sample.method!r} masks: a pilot needs masks of the "
-            f"methods {' or '.join(SAMPLED)}"
-        )
-    if sample.method != "enumerated":
-        if sample.m < FEW * (swept.n + 1):
-            raise ValueError(
-                f"{sample.m} masks of {swept.n} players are too few for a pilot: "
-                f"take {least_masks(swept.n, sample.p):,} or more"
-            )
-        kept = sample.masks.sum(0)
-        fixed = int(((kept == 0) | (kept == sample.m)).sum())
-        if fixed:
-            raise ValueError(
-                f"{fixed} of {swept.n} players of the {kind} are kept in all or in none of "
-                f"{sample.m} masks: take more masks, or a p nearer to 0.5 than {sample.p:g}"
-            )
-    side = SideNumbers(swept)
-    players = torch.arange(side.n)
-    problem = Problem(side, players, players[:0], 0.0, side.E)
-    slopes = problem.terms(side.E)[1]  # (n, D)
-    residual = problem.residual(side.E)  # (m, D)
-    covariance = slopes.new_zeros(2 * [slopes.shape[1]])
-    for member in side.members().T:
-        moved = problem.terms(residual * member[:, None])[1]  # (n, D)
-        covariance += moved.T @ moved
-    return slopes, covariance, (2 if side.folded else 1) * (side.n + 1)
 
 
 class _Timed:
@@ -556,34 +382,6 @@ def check_tolerance(tolerance: float) -> None:
             "tolerance is an error relative to the size of the interactions and must lie strictly "
             f"between 0 and 1, got {tolerance!r} (0.05 is 5 %)"
         )
-
-
-def least_masks(n: int, p: float) -> int:
-    """The fewest masks, an even number, that carry the fit of a side's n first-order terms.
-
-    Four per coefficient, and enough to keep and to remove every player a few times.
-    """
-    few = max(FEW * (n + 1), math.ceil(RARE / min(p, 1 - p)))
-    return int(min(few + few % 2, _all(n)))
-
-
-def _all(n: int) -> float:
-    """The number of masks of n players; infinite where they are too many to be listed."""
-    return 2**n if n <= MAX_ENUMERATED else math.inf
-
-
-def _left(masks: np.ndarray | float, used: int) -> np.ndarray:
-    """Masks left over after a fit that uses some up; a fit of too few is shrunk instead."""
-    return np.maximum(masks - used, masks / 2)
-
-
-def _seconds(masks: Counts, costs: tuple[float, float]) -> float:
-    """Time of two sweeps with their ends."""
-    return sum(c * (m + 2) for m, c in zip(masks, costs, strict=True))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
 
 
 def _number(value: object) -> bool:

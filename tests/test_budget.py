@@ -10,8 +10,9 @@ import torch
 from games import Smooth, all_masks
 
 import fixlip
-from fixlip.budget import Spread, least_masks, sweep_to_tolerance
+from fixlip.budget import sweep_to_tolerance
 from fixlip.sampler import MaskSample, side_seeds
+from fixlip.spread import Spread, least_masks
 
 COSTS = (1e-3, 1e-3)
 
@@ -334,9 +335,11 @@ def test_extreme_p_asks_for_enough_masks_to_see_every_player(p):
         ({"tolerance": math.nan}, "strictly between 0 and 1"),
         ({"tolerance": True}, "strictly between 0 and 1"),
         ({"seconds": 1, "costs": (1, 0)}, "two positive numbers"),
+        ({"seconds": 1, "costs": 1.0}, "two positive numbers"),
         ({"seconds": 1, "costs": (1, 2, 3)}, "two positive numbers"),
         ({"seconds": 1, "p": 1}, "strictly between 0 and 1"),
         ({"seconds": 1, "pilot": (1, 2, 3)}, "one value or two"),
+        ({"seconds": 1, "pilot": "small"}, "number of masks"),
         ({"seconds": 1, "method": "distinct"}, "antithetic and independent only"),
         ({"seconds": 1, "method": "sobol"}, "antithetic and independent only"),
     ],

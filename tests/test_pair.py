@@ -57,7 +57,7 @@ def test_masks_are_drawn_until_the_tolerance_is_met(encoder, rows, p):
 def test_the_report_of_the_budget_is_saved_and_printed_only_on_demand(encoder, tmp_path, capsys):
     options = {"masks": "auto", "tolerance": 0.5, "image_players": "3x3"}
     found = fixlip.explain(encoder, IMAGE, CAPTION, progress=True, **options)
-    assert "image and 128 text masks in 1 rounds" in capsys.readouterr().err
+    assert "image and 128 text masks (rounds: 1), " in capsys.readouterr().err
     assert fixlip.Explanation.load(found.save(tmp_path / "e.npz")).info == found.info
     fixlip.explain(encoder, IMAGE, CAPTION, progress=False, **options)
     assert capsys.readouterr().err == ""
