@@ -46,8 +46,8 @@ class Advice:
     components : (float, float, float)
         zeta_I, zeta_T and s2 of the paper's Theorem 2 for the mean over all interactions, in
         squared units of the game: Var = [(m_T - 1) zeta_I + (m_I - 1) zeta_T + s2] / (m_I m_T).
-        0 for what a side causes that is listed in full. Predictions count, instead of m, the
-        masks left over after the fit.
+        Predictions count, instead of m, the masks left over after the fit, and no variance of a
+        side that is listed in full.
     paper_masks, paper_error : (int, int), float
         The paper's split (`fixlip.split_budget`) at equal time, and its expected error.
     players : (int, int)
@@ -180,7 +180,7 @@ def advise(
         check_counts(side.n, masks)
         masks = max(masks, least_masks(side.n, check_p(q)))
         swept.append(_pilot(timed[-1], masks, q, s, method, batch_size, progress))
-    spread = Spread.of(*swept, scale=scale)
+    spread = Spread.of(*swept, method=method, scale=scale)
     costs = tuple(side.cost for side in timed) if costs is None else tuple(map(float, costs))
     if tolerance is not None:
         seconds = spread.time_for((tolerance * spread.size) ** 2, costs)
@@ -279,7 +279,7 @@ def sweep_to_tolerance(
     ]
     rounds = 1
     while True:
-        spread = Spread.of(*swept, scale=1.0)
+        spread = Spread.of(*swept, method=method, scale=1.0, keep=True)
         if spread.nothing:
             warnings.warn(NOTHING, stacklevel=3)
             break

@@ -47,8 +47,20 @@ class Spread:
     nothing: bool  # no interaction beyond rounding errors
 
     @classmethod
-    def of(cls, image: Sweep, text: Sweep, *, scale: float | None = None) -> Spread:
-        """Estimate from two sweeps, as the standard errors of `fixlip.solve` are."""
+    def of(
+        cls,
+        image: Sweep,
+        text: Sweep,
+        *,
+        method: str = "antithetic",
+        scale: float | None = None,
+        keep: bool = False,
+    ) -> Spread:
+        """Estimate from two sweeps, as the standard errors of `fixlip.solve` are.
+
+        ``method`` says how masks would be drawn of a side that a sweep has listed in full; with
+        ``keep`` it stays listed.
+        """
         scale, _ = pair_scale(image.info, text.info, scale=scale)
         widths = image.embeddings.shape[1], text.embeddings.shape[1]
         if widths[0] != widths[1]:
@@ -56,7 +68,9 @@ class Spread:
                 f"the sides have embeddings of width {widths[0]} and {widths[1]}: take both from "
                 "the same model"
             )
-        (J_I, S_I, used_I), (J_T, S_T, used_T) = _slopes(image), _slopes(text)  # S: (D, D)
+        (J_I, S_I, used_I, now_I), (J_T, S_T, used_T, now_T) = (
+            _slopes(s, method) for s in (image, text)
+        )  # J: (n, D), S: (D, D)
         M_I, M_T = J_I.T @ J_I, J_T.T @ J_T  # (D, D)
         S_T, M_T = S_T.to(S_I), M_T.to(M_I)
         unit = scale**2 / (image.n * text.n)
@@ -65,22 +79,23 @@ class Spread:
         )
         ends = [float(s.ends.double().norm(dim=1).max()) for s in (image, text)]
         rounding = 10 * torch.finfo(image.embeddings.dtype).eps * abs(scale) * math.prod(ends)
-        error = from_image + from_text  # counts `both` twice, to be careful, as stderr does
+        # counts `both` twice, to be careful, as stderr does
+        error = now_I * from_image + now_T * from_text
         size = max(squares - error, error)
-        used = used_I, used_T
-        left = [float(_left(s.sample.m, u)) for s, u in zip((image, text), used, strict=True)]
         return cls(
             players=(image.n, text.n),
             masks=(image.sample.m, text.sample.m),
             least=tuple(
-                s.sample.m if s.sample.method == "enumerated" else least_masks(s.n, s.sample.p)
+                s.sample.m
+                if keep and s.sample.method == "enumerated"
+                else least_masks(s.n, s.sample.p)
                 for s in (image, text)
             ),
-            used=used,
+            used=(used_I, used_T),
             # slopes of a pilot vary: what they add to the other side's share is taken out again
-            from_image=left[0] * max(from_image - both, 0.0),
-            from_text=left[1] * max(from_text - both, 0.0),
-            from_both=left[0] * left[1] * both,
+            from_image=max(from_image - now_T * both, 0.0),
+            from_text=max(from_text - now_I * both, 0.0),
+            from_both=both,
             size=math.sqrt(size),
             relative=ratio(math.sqrt(error), math.sqrt(size)),
             nothing=math.sqrt(squares) <= rounding,
@@ -149,8 +164,10 @@ class Spread:
         return tuple(int(min(m, all_masks(n))) for m, n in zip(masks, self.players, strict=True))
 
 
-def _slopes(swept: Sweep) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Slopes (n, D), their covariance summed over players (D, D), and masks used up by the fit."""
+def _slopes(swept: Sweep, method: str) -> tuple[torch.Tensor, torch.Tensor, int, float]:
+    """Slopes (n, D); their covariance by one mask, summed over players (D, D); masks that a fit
+    uses up; and the share of that covariance that these slopes have, 0 if all masks are listed.
+    """
     sample, kind = swept.sample, swept.info.get("kind", "side")
     if sample.method not in ("enumerated", *SAMPLED):
         raise ValueError(
@@ -175,11 +192,19 @@ def _slopes(swept: Sweep) -> tuple[torch.Tensor, torch.Tensor, int]:
     problem = Problem(side, players, players[:0], 0.0, side.E)
     slopes = problem.terms(side.E)[1]  # (n, D)
     residual = problem.residual(side.E)  # (m, D)
+    if side.exact:
+        folded = method == "antithetic" and side.p == 0.5  # as `Side.folded` of drawn masks
+        if folded:  # of twins, the half difference counts; the last row is the first one's twin
+            residual = (residual - residual.flip(0)) / 2
+        spread = side.w * side.X.square().sum(1) / side.sd**2 * (1 + folded)  # (m,)
+        return slopes, residual.T @ (spread[:, None] * residual), (1 + folded) * (side.n + 1), 0.0
     covariance = slopes.new_zeros(2 * [slopes.shape[1]])
     for member in side.members().T:
         moved = problem.terms(residual * member[:, None])[1]  # (n, D)
         covariance += moved.T @ moved
-    return slopes, covariance, (2 if side.folded else 1) * (side.n + 1)
+    used = (1 + side.folded) * (side.n + 1)
+    left = float(_left(side.m, used))
+    return slopes, left * covariance, used, 1 / left
 
 
 def least_masks(n: int, p: float) -> int:

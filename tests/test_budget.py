@@ -89,6 +89,17 @@ def test_the_pilot_has_the_error_bars_of_the_explanation():
         assert spread.size == pytest.approx(size**0.5, rel=1e-5)
 
 
+@pytest.mark.parametrize(("p", "method"), [(0.5, "antithetic"), (0.4, "independent")])
+def test_a_pilot_of_all_masks_knows_how_drawn_ones_would_vary(p, method):
+    sides = Smooth(9, seed=1), Smooth(7, seed=2)
+    options = {"seconds": 0.9, "costs": (0.001, 0.01), "method": method}
+    drawn = [fixlip.sweep(s, masks=2 ** (s.n - 1), p=p, method=method, seed=5) for s in sides]
+    listed = [fixlip.sweep(s, masks=2**s.n, p=p) for s in sides]
+    few, all_ = fixlip.advise(*drawn, **options), fixlip.advise(*listed, **options)
+    np.testing.assert_allclose(few.components, all_.components, rtol=0.35)
+    assert all_.masks[1] < 128  # too dear to be listed again
+
+
 def test_the_components_are_those_of_a_two_sample_statistic():
     """From all masks: the slope of player i varies by x_i r / sd, r = E - its linear fit."""
     sides = Rough(10, seed=0), Rough(10, seed=1)
