@@ -58,7 +58,7 @@ def explain(
     scale: float = 1.0,
     seed: int = 0,
     method: str = "auto",
-    memory: float = 0.5,
+    memory: float = 0.25,
 ) -> FactorPair:
     """Interactions of the players of two sides, image and caption or any two of one encoder.
 
@@ -110,7 +110,7 @@ def factor(
     normalise: bool = True,
     seed: int = 0,
     method: str = "auto",
-    memory: float = 0.5,
+    memory: float = 0.25,
 ) -> Factor:
     """One side's half of the interactions: what each player's move adds to the embedding.
 

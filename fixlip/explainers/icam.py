@@ -14,7 +14,7 @@ def explain(
     normalise: bool = True,
     scale: float = 1.0,
     method: str = "auto",
-    memory: float = 0.5,
+    memory: float = 0.25,
 ) -> FactorPair:
     """Interactions of the players of two sides, image and caption or any two of one encoder.
 
@@ -39,7 +39,7 @@ def factor(
     layer: int = -1,
     normalise: bool = True,
     method: str = "auto",
-    memory: float = 0.5,
+    memory: float = 0.25,
 ) -> Factor:
     """One side's half: sum over d of a[s, d] dg/da[s, d], a vector of width D for every token s.
 
