@@ -7,6 +7,7 @@ import pytest
 import torch
 from games import Polynomial, Smooth, exact_terms
 
+import fixlip
 from fixlip.game import Game
 from fixlip.sampler import MaskSample, enumerate_masks, sweep
 from fixlip.solver import solve, solve_dense, top_players
@@ -168,17 +169,45 @@ def test_ridge_leaves_a_well_determined_fit_alone():
         assert distance(solve(image, text), solve(image, text, ridge=0)) < 1e-5
 
 
+class Constant:
+    n, names, info = 3, ("a", "b", "c"), {}
+
+    def embed(self, masks):
+        return torch.ones(len(masks), 16, dtype=torch.float64)
+
+
+def assert_finite(explanation):
+    numbers = [explanation.e0, *explanation.e1, *explanation.e2.ravel()]
+    errors = explanation.stderr
+    numbers += [errors.e0, *errors.e1, *errors.e2.ravel(), *explanation.attributions()]
+    assert np.isfinite(numbers).all()
+    assert np.isfinite(explanation.stderr_of(fixlip.Explanation.attributions)).all()
+
+
 @pytest.mark.parametrize("p", [0.001, 0.5, 0.999])
 @pytest.mark.parametrize("m", [1, 2, 7, 40])
 def test_degenerate_samples_give_finite_numbers(p, m):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for n in (1, 2, 9):
-            explanation = solve(
-                sweep(Smooth(n, seed=1), masks=m, p=p), sweep(Smooth(3, seed=2), masks=m, p=p)
-            )
-            assert np.isfinite(explanation.e0)
-            assert np.isfinite(explanation.e1).all() and np.isfinite(explanation.e2).all()
+            for order in (1, 2, "product"):
+                for ridge in (0, "auto"):
+                    image, text = (
+                        sweep(side, masks=m, p=p) for side in (Smooth(n, seed=1), Smooth(3, seed=2))
+                    )
+                    assert_finite(solve(image, text, order=order, ridge=ridge))
+
+
+@pytest.mark.parametrize("order", [1, 2, "product"])
+def test_equal_masks_and_constant_games_give_finite_numbers_and_a_warning(order):
+    equal = MaskSample(torch.tensor([[True, False, True]]).repeat(20, 1), torch.ones(20))
+    text = sweep(Smooth(4, seed=2), masks=16)
+    with pytest.warns(UserWarning, match="masks"):
+        assert_finite(solve(sweep(Smooth(3, seed=1), masks=equal), text, order=order))
+    for masks in (8, 5):
+        constant = solve(sweep(Constant(), masks=masks, seed=3), text, order=order)
+        assert_finite(constant)
+        assert np.abs(constant.e1[:3]).max() < 1e-9 and np.abs(constant.cross).max() < 1e-9
 
 
 def test_a_side_pairs_with_itself():
