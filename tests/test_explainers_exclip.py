@@ -161,18 +161,25 @@ def test_finite_differences(make, noise, kind):
 # --- completeness -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_all_interactions_sum_to_the_corners(make, noise, kind):
+@pytest.mark.parametrize("kind,most", [("clip", 80), ("siglip", 40)])
+def test_all_interactions_sum_to_the_corners(make, noise, kind, most):
     image, text = sides(make(kind), noise)
+    factors = {
+        (reference, *how): exclip.factor(side, reference=reference, steps=how[0], rule=how[1])
+        for side, references in ((image, ("zero", "gaussian")), (text, ("padding", "empty")))
+        for reference in references
+        for how in ((5, "right"), (20, "right"), (most, "right"), (most, "midpoint"))
+    }
     for references in itertools.product(("zero", "gaussian"), ("padding", "empty")):
         total = exclip.corners(image, text, references=references).total
-        error = {}
-        for steps in (5, 20, 80):
-            pair = exclip.explain(image, text, references=references, steps=steps)
-            error[steps] = abs(pair.full.sum() - total)
-        assert error[80] < 0.005 and error[80] < error[20] / 2 and error[80] < error[5]
-        pair = exclip.explain(image, text, references=references, steps=80, rule="midpoint")
-        assert pair.full.sum() == pytest.approx(total, abs=1e-4)
+
+        def error(*how, references=references, total=total):
+            pair = exclip.FactorPair(*(factors[reference, *how] for reference in references))
+            return abs(pair.full.sum() - total)
+
+        assert error(most, "right") < 0.5 / most
+        assert error(most, "right") < max(error(5, "right"), error(20, "right")) / 1.5
+        assert error(most, "midpoint") < 1.6 / most**2
 
 
 def test_corners_are_the_models_own_similarities(make, noise):

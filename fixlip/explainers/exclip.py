@@ -15,6 +15,8 @@ f(a,b) - f(r_a,b) - f(a,r_b) + f(r_a,r_b), with f(a,b) = <g(a), h(b)> / (|g(a)| 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -271,10 +273,12 @@ class Path:
         if method == "auto":
             method = "forward" if len(rows) <= D else "reverse"
         T, width = self.delta.shape[1:]
-        # A block keeps some 16 vectors per token and 4 numbers per pair of tokens in each head,
-        # of some 64 dimensions each.
-        floats = T * width * (16 + T / 16)
-        at_once = max(1, int(memory * 2**30 / (floats * self.delta.element_size())))
+        # A block holds some 16 vectors per token, and 4 numbers per pair of tokens in each head of
+        # some 64 dimensions; where it computes one token only, of that one, and all values once.
+        numbers = T * width * (16 + T / 16)
+        if self.tower.direct and method == "forward":
+            numbers = width * (16 + T)
+        at_once = max(1, int(memory * 2**30 / (numbers * self.delta.element_size())))
         alphas = (torch.arange(steps, dtype=torch.float64) + RULES[rule]).div(steps).to(self.delta)
         vectors = modes[method](alphas, at_once) / (steps * self.length)  # (k + n, D)
         side, k = self.tower.side, len(self.tower.special_names)
@@ -295,19 +299,12 @@ class Path:
     @torch.no_grad()
     def _forward(self, alphas: torch.Tensor, at_once: int) -> torch.Tensor:
         """Derivatives along each row's move, summed over the steps, (k + n, D)."""
-        rows = self.tower.rows[:, :, None].to(self.delta)  # (k + n, T, 1)
-        total = 0.0
+        rows = self.tower.rows.to(self.delta)  # (k + n, T)
+        zero, total = torch.zeros_like(rows[0]), 0.0
         with forward_mode():
             for some in alphas.split(max(1, at_once // len(rows))):
-                states = self._states(some)
-                move = self.delta.expand_as(states)
-                # As far as no token sees another, all of them move in one pass.
-                parts, moves = torch.func.jvp(self.tower.split, (states,), (move,))
-
-                def along(row: torch.Tensor, parts=parts, moves=moves) -> torch.Tensor:
-                    own = tuple(row * move for move in moves)  # (S, T, width) each
-                    return torch.func.jvp(self.tower.join, parts, own)[1]  # (S, D)
-
+                embed = self.tower.gated(self._states(some), self.delta)
+                along = partial(_derivative, embed, zero)
                 moved = torch.vmap(along, chunk_size=at_once)(rows)  # (k + n, S, D)
                 total = total + moved.cpu().double().sum(1)
         return total
@@ -328,6 +325,10 @@ class Path:
 
     def _states(self, alphas: torch.Tensor) -> torch.Tensor:
         return self.start + alphas[:, None, None] * self.delta  # (S, T, width)
+
+
+def _derivative(function: Callable, at: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
+    return torch.func.jvp(function, (at,), (along,))[1]
 
 
 def _reference(side: Side, reference: str, padding: int, seed: int) -> torch.Tensor | None:

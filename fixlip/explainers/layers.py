@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from timm.layers import AttentionPoolLatent
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 
 from fixlip.sides import ImageSide, TextSide, text_tower
 
@@ -31,6 +32,9 @@ class Tower:
 
     Attributes
     ----------
+    side : ImageSide or TextSide
+    encode : callable
+        The model's own way from pixels or ids to embeddings, not normalised.
     blocks : list of torch.nn.Module
         All transformer blocks of the tower.
     layer : int
@@ -86,21 +90,7 @@ class Tower:
         return hidden
 
     def embed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B, D), not normalised, for hidden states (B, T, width); differentiable."""
-        return self.join(*self.split(hidden))
-
-    def split(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The part of `embed` in which no token sees another: tensors (B, T, width).
-
-        In open_clip's last block these are the hidden states, keys and values, because only one
-        token is pooled and asks for them. Elsewhere: the hidden states.
-        """
-        if self.layer == len(self.blocks) - 1 and self._one_query:
-            return hidden, *_keys_and_values(self.blocks[-1], hidden)
-        return (hidden,)
-
-    def join(self, hidden: torch.Tensor, *keys_and_values: torch.Tensor) -> torch.Tensor:
-        """The rest of `embed`: embeddings (B, D) for what `split` gives.
+        """Embeddings (B, D), not normalised, for hidden states (B, T, width); differentiable.
 
         Where one token is pooled, open_clip's last block computes this token only, which is exact
         and saves five sixths of the block's work.
@@ -108,12 +98,47 @@ class Tower:
         if not self._one_query:
             hidden = self.run(hidden)  # (B, T, width)
             return self._parts.head(hidden if self.pooled is None else hidden[:, [self.pooled]])
-        *steps, (last, options) = zip(self.blocks[self.layer :], self._options, strict=True)
-        for block, given in steps:
-            hidden = block(hidden, **given)
-        keys, values = keys_and_values or _keys_and_values(last, hidden)
-        token = _one_token(last, hidden, keys, values, self.pooled, **options)  # (B, 1, width)
-        return self._parts.head(token)
+        last = self.blocks[-1]
+        for block, options in zip(self.blocks[self.layer : -1], self._options[:-1], strict=True):
+            hidden = block(hidden, **options)
+        token = _one_token(last, hidden[:, [self.pooled]], *_keys_and_values(last, hidden))
+        return self._parts.head(token)  # (B, 1, width) -> (B, D)
+
+    def gated(
+        self, hidden: torch.Tensor, move: torch.Tensor
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """``embed(hidden + gates * move)`` as a function of the gates, for derivatives at zero.
+
+        In open_clip's last block, keys and values are of one token each: how they move along is
+        computed once, not once per gate, and a gate costs no more than one token's way.
+
+        Parameters
+        ----------
+        hidden : torch.Tensor, (B, T, width)
+        move : torch.Tensor, (1, T, width)
+
+        Returns
+        -------
+        callable
+            From gates (T,) to embeddings (B, D); value and first derivatives are exact at zero.
+        """
+        if not self.direct:
+            return lambda gates: self.embed(hidden + gates[:, None] * move)
+        last, at = self.blocks[-1], self.pooled
+        there, moves = torch.func.jvp(
+            partial(_keys_and_values, last), (hidden,), (move.expand_as(hidden),)
+        )
+
+        def embed(gates: torch.Tensor) -> torch.Tensor:
+            token = hidden[:, [at]] + gates[at] * move[:, [at]]  # (B, 1, width)
+            return self._parts.head(_one_token(last, token, *there, gates, *moves))
+
+        return embed
+
+    @property
+    def direct(self) -> bool:
+        """Whether one token of the block itself is pooled, which makes `gated` cheap."""
+        return self._one_query and self.layer == len(self.blocks) - 1
 
     @property
     def _one_query(self) -> bool:
@@ -253,33 +278,43 @@ def _text(side: TextSide) -> _Parts:
 def _keys_and_values(
     block: ResidualAttentionBlock, hidden: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A block's keys and values, (B, T, width) each."""
+    """A block's keys and values, (B, heads, T, width / heads) each."""
     weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
     width = hidden.shape[2]  # queries, keys and values lie one after the other
-    both = linear(block.ln_1(hidden), weight[width:], bias[width:])
-    return both[..., :width], both[..., width:]
+    both = linear(block.ln_1(hidden), weight[width:], bias[width:])  # (B, T, 2 width)
+    return _heads(block, both[..., :width]), _heads(block, both[..., width:])
 
 
 def _one_token(
     block: ResidualAttentionBlock,
-    hidden: torch.Tensor,
+    token: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    position: int,
-    attn_mask: torch.Tensor | None = None,
+    gates: torch.Tensor | None = None,
+    key_moves: torch.Tensor | None = None,
+    value_moves: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """A block's output at one position, (B, 1, width): all tokens are keys, one is the query."""
-    attn, token = block.attn, hidden[:, [position]]
-    width = token.shape[2]
+    """A block's output (B, 1, width) of the one token that sees all others.
+
+    No mask is needed: a causal tower is cut after its pooled token.
+    """
+    attn, width = block.attn, token.shape[2]
     query = linear(block.ln_1(token), attn.in_proj_weight[:width], attn.in_proj_bias[:width])
-    heads = [  # (B, T, width) -> (B, heads, T, width / heads)
-        x.unflatten(2, (attn.num_heads, -1)).transpose(1, 2) for x in (query, keys, values)
-    ]
-    mask = None if attn_mask is None else attn_mask[[position]]  # (T, T) -> (1, T)
-    attended = scaled_dot_product_attention(*heads, attn_mask=mask)
-    attended = attended.transpose(1, 2).flatten(2)  # (B, heads, 1, w / h) -> (B, 1, width)
+    query = _heads(block, query) * (width // attn.num_heads) ** -0.5  # (B, heads, 1, w / heads)
+    scores = query @ keys.mT  # (B, heads, 1, T)
+    if gates is not None:
+        scores = scores + gates * (query @ key_moves.mT)
+    weights = scores.softmax(-1)
+    attended = weights @ values
+    if gates is not None:
+        attended = attended + (weights * gates) @ value_moves
+    attended = attended.transpose(1, 2).flatten(2)  # (B, heads, 1, w / heads) -> (B, 1, width)
     token = token + block.ls_1(attn.out_proj(attended))
     return token + block.ls_2(block.mlp(block.ln_2(token)))
+
+
+def _heads(block: ResidualAttentionBlock, x: torch.Tensor) -> torch.Tensor:
+    return x.unflatten(2, (block.attn.num_heads, -1)).transpose(1, 2)  # (B, heads, T, w / heads)
 
 
 def _check_layer(layer: int, depth: int) -> int:
