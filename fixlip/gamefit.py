@@ -73,7 +73,7 @@ def _shapley_fit(
     empty, full = ends
     Y = (values - empty - share * (full - empty))[:, None]
     problem = LeastSquares(Z - share[:, None], Columns(X[:, :0], X, shift=1.0), side.w)
-    penalty = problem.choose(Y) if ridge == "auto" else float(ridge)
+    penalty = problem.choose(Y)[0] if ridge == "auto" else float(ridge)
     i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
 
     def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Terms:

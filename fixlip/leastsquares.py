@@ -109,21 +109,24 @@ class LeastSquares:
         adjoint = sum((T * self.root[rows]).T @ y[rows] for rows, T in self.columns.blocks())
         return (self.V.T @ adjoint) / self.values.sqrt()[:, None]
 
-    def choose(self, Y: torch.Tensor) -> float:
+    def choose(self, Y: torch.Tensor) -> tuple[float, float]:
         """The penalty of highest restricted likelihood for targets (m, k), on 12 decades.
+
+        With it minus twice that likelihood's logarithm, per target and up to a constant.
 
         A penalty on |b|^2 is a normal prior on b; its restricted likelihood (Patterson and
         Thompson, 1971) costs nothing more than the eigenvalues. Generalised cross-validation chose
         as well wherever it worked, but degenerates near as many masks as unknowns.
         """
         if not len(self.values):
-            return 0.0
+            return 0.0, 0.0
         inside, outside, rows = self._energy(Y)
         grid = torch.logspace(-8, 4, 145, dtype=Y.dtype, device=Y.device)
         spread = self.values + grid[:, None]  # (grid, r): variance along each direction
         misfit = (inside.sum(1) / spread).sum(1) + outside.sum() / grid
         cost = rows * misfit.log() + spread.log().sum(1) + (rows - spread.shape[1]) * grid.log()
-        return float(grid[cost.argmin()])
+        best = cost.argmin()
+        return float(grid[best]), float(cost[best])
 
     def _energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Squares of targets along the columns' directions (r, k) and off them (k,); their number.

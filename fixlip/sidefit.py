@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from fixlip.leastsquares import Columns, LeastSquares
 from fixlip.sampler import MaskSample, Sweep, distinct_rows
 
 FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as well
+TRIAL = 512  # rows on which two priors are compared
+FAINT = 0.01  # least squared strength of a player, relative to the mean
 GROUPS = 48  # groups of masks per side from which standard errors are made
 SATURATED = 0.8  # terms per different mask above which residuals say too little about errors
 DRAWS = 32  # draws of what a penalty may have taken from the terms, for the same
@@ -54,6 +57,23 @@ class Side:
             and torch.equal(swept.masks[0::2], ~swept.masks[1::2])
             and torch.equal(swept.weights[0::2], swept.weights[1::2])
         )
+
+    @cached_property
+    def strength(self) -> torch.Tensor:
+        """How much each player moves the embedding by itself, (n,): lengths of first-order slopes.
+
+        With the sampling noise taken out, and scaled to a mean square of 1.
+        """
+        centred, X = self.E - self.mean, self.X - self.w @ self.X
+        inverse = torch.linalg.pinv(X.T @ (self.w[:, None] * X), hermitian=True, rtol=1e-10)
+        slopes = inverse @ (X.T @ (self.w[:, None] * centred))  # (n, D)
+        misfit = self.w @ (centred - X @ slopes).square().sum(1)
+        noise = inverse.diagonal() * misfit / max(self.m - self.n - 1, 1)  # (n,)
+        size = slopes.square().sum(1)
+        size = (size - noise).clamp(min=FAINT * float(size.mean()))
+        if not float(size.sum()) > 0:  # a constant embedding
+            return torch.ones_like(size)
+        return (size / size.mean()).sqrt()
 
     def members(self) -> torch.Tensor:
         """Rows in up to GROUPS groups that are independent of each other, (m, groups).
@@ -114,8 +134,6 @@ class Problem:
     ) -> None:
         self.side, self.singles, self.among = side, singles, among
         ridge = 0.0 if ridge == "auto" and side.exact else ridge
-        X, pairs = side.X[:, singles], side.X[:, among]
-        one, none = torch.ones_like(side.X[:, :1]), side.X[:, :0]
         n, q = len(singles), len(among) * (len(among) - 1) // 2
         if ridge == 0 and side.m < 1 + n + q:
             warnings.warn(
@@ -123,17 +141,12 @@ class Problem:
                 "squares gives the smallest of many solutions. Use more masks or ridge='auto'.",
                 stacklevel=4,
             )
-        # n first-order terms are expected to matter at least as much as the n**2 / 2 pairs
-        self.stretch = math.sqrt(max(n, 1)) if ridge == "auto" and side.m < FEW * (n + 1) else 0.0
-        free, shrunk = (none, self.stretch * X) if self.stretch else (X, none)
-        if side.folded:
-            half, w = slice(0, None, 2), 2 * side.w[0::2]
-            self.parts = (
-                LeastSquares(one[half], Columns(none[half], pairs[half]), w),
-                LeastSquares(free[half], Columns(shrunk[half], none[half]), w),
-            )
-        else:
-            self.parts = (LeastSquares(torch.cat([one, free], 1), Columns(shrunk, pairs), side.w),)
+        # where masks are few, first-order terms are shrunk as well
+        self.stretched = ridge == "auto" and side.m < FEW * (n + 1)
+        self.scale = torch.ones_like(side.X[0])  # (n,): lengths of the players' columns
+        if ridge == "auto" and (q or self.stretched):
+            self.scale = self._likelier(Y)
+        self.parts = self._factorise(self.scale)
         open_terms = sum(part.undetermined for part in self.parts)
         if ridge == 0 and side.m >= 1 + n + q and open_terms:
             warnings.warn(
@@ -143,9 +156,46 @@ class Problem:
                 stacklevel=5,
             )
         self.ridges = [
-            part.choose(y) if ridge == "auto" else float(ridge)
+            part.choose(y)[0] if ridge == "auto" else float(ridge)
             for part, y in zip(self.parts, self._split(Y), strict=True)
         ]
+
+    def _factorise(
+        self, scale: torch.Tensor, rows: slice = slice(None)
+    ) -> tuple[LeastSquares, ...]:
+        """The fit's parts, with penalised columns of x_i times their players' scale."""
+        side = self.side
+        X, w = side.X[rows], side.w[rows]
+        one, none = torch.ones_like(X[:, :1]), X[:, :0]
+        single, pairs = X[:, self.singles], X[:, self.among] * scale[self.among]
+        free, shrunk = (none, single * self._lengths(scale)) if self.stretched else (single, none)
+        if side.folded:
+            return (
+                LeastSquares(one[0::2], Columns(none[0::2], pairs[0::2]), 2 * w[0::2]),
+                LeastSquares(free[0::2], Columns(shrunk[0::2], none[0::2]), 2 * w[0::2]),
+            )
+        return (LeastSquares(torch.cat([one, free], 1), Columns(shrunk, pairs), w),)
+
+    def _lengths(self, scale: torch.Tensor) -> torch.Tensor:
+        """Lengths of penalised first-order columns: all n matter as much as the n**2 / 2 pairs."""
+        return scale[self.singles] * math.sqrt(max(len(self.singles), 1))
+
+    def _likelier(self, Y: torch.Tensor) -> torch.Tensor:
+        """Scales of the players, (n,): all alike, or as strong as each is by itself.
+
+        A longer column is penalised less, so these are two priors: that all pairs matter alike, or
+        that pairs of strong players do. Restricted likelihood decides, on some of the rows.
+        """
+        rows = slice(0, TRIAL * (1 + self.side.folded))
+        candidates = self.scale, self.side.strength
+        costs = [
+            sum(
+                part.choose(y)[1]
+                for part, y in zip(self._factorise(scale, rows), self._split(Y[rows]), strict=True)
+            )
+            for scale in candidates
+        ]
+        return candidates[costs[1] < costs[0]]
 
     def _split(self, Y: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Targets of each part: twins' means and half differences (m/2, k), or all rows (m, k)."""
@@ -187,13 +237,16 @@ class Problem:
         free, shrunk = solved[0]
         const = free[0]
         if self.side.folded:
-            pairs, first = shrunk, solved[1][1 if self.stretch else 0]
+            pairs, first = shrunk, solved[1][1 if self.stretched else 0]
+        elif not self.stretched:
+            pairs, first = shrunk, free[1:]
         else:
-            first = shrunk[:n] if self.stretch else free[1:]
-            pairs = shrunk[n:] if self.stretch else shrunk
+            pairs, first = shrunk[n:], shrunk[:n]
         side, k = self.side, len(const)
         a = const.new_zeros(side.n, k)
-        a[self.singles] = first * (self.stretch or 1.0) / side.sd
+        if self.stretched:
+            first = first * self._lengths(self.scale)[:, None]
+        a[self.singles] = first / side.sd
         # from x to z: x_i = (z_i - p) / sd
         const = const - side.p * a.sum(0)
         if not len(pairs):  # (n, n, k) zeros that take no memory: there can be many targets
@@ -201,7 +254,7 @@ class Problem:
         B = const.new_zeros(side.n, side.n, k)
         i, j = torch.triu_indices(len(self.among), len(self.among), 1)
         i, j = self.among[i], self.among[j]
-        B[i, j] = B[j, i] = pairs / side.sd**2
+        B[i, j] = B[j, i] = pairs * (self.scale[i] * self.scale[j])[:, None] / side.sd**2
         return const + side.p**2 * B.sum((0, 1)) / 2, a - side.p * B.sum(1), B
 
     def residual(self, Y: torch.Tensor) -> torch.Tensor:

@@ -56,7 +56,8 @@ def solve(
         other, as a `fixlip.product.ProductExplanation`.
     ridge : "auto" or float
         Penalty on the squared pair coefficients in the orthonormal basis. "auto" chooses it by
-        restricted maximum likelihood, side by side, and takes none for enumerated sides; 0 is
+        restricted maximum likelihood, side by side, and takes none for enumerated sides; it also
+        chooses whether all pairs are penalised alike, or those of strong players less. 0 is
         plain least squares (minimum norm, with a warning, where the masks leave terms open).
     basis : {"full", "cross", "top"}
         Which pairs exist: all; image-text pairs only; or all among the k players with the largest
