@@ -1,4 +1,4 @@
-"""Tests of fixlip.explainers.exclip and icam: equal to the Jacobians written out."""
+"""Tests of fixlip.explainers.exclip, icam and integrated: equal to the Jacobians written out."""
 
 import itertools
 import json
@@ -11,7 +11,9 @@ from tiny import CONFIGS
 
 from fixlip.encoders import Encoder
 from fixlip.explainers import exclip, icam
+from fixlip.explainers.integrated import Path, _reference
 from fixlip.explainers.layers import Tower
+from fixlip.explainers.maps import FactorPair
 from fixlip.sides import ImageSide
 
 CAPTION = "a red star and a cross"
@@ -148,7 +150,7 @@ def test_finite_differences(make, noise, kind):
     """In one step V[s] is the derivative where only row s moves on."""
     for side in sides(make(kind, dtype=torch.float64), noise):
         found = exclip.factor(side, layer=0, steps=1, normalise=False)
-        path = exclip.Path(side, 0, None)
+        path = Path(side, 0, None)
         tower, h = path.tower, 1e-6
         move = tower.rows.double()[:, :, None] * path.delta  # (k + n, T, width)
         with torch.no_grad():
@@ -174,7 +176,7 @@ def test_all_interactions_sum_to_the_corners(make, noise, kind, most):
         total = exclip.corners(image, text, references=references).total
 
         def error(*how, references=references, total=total):
-            pair = exclip.FactorPair(*(factors[reference, *how] for reference in references))
+            pair = FactorPair(*(factors[reference, *how] for reference in references))
             return abs(pair.full.sum() - total)
 
         assert error(most, "right") < 0.5 / most
@@ -226,7 +228,7 @@ def test_references_of_captions_are_the_published_ones(tiny_model):
         ("padding", 2, [start, 0, 0, end, 0, 0, 0, 0]),  # FIxLIP's experiments
         ("empty", 1, [start, end, 0, 0, 0, 0, 0, 0]),
     ]:
-        assert exclip._reference(side, reference, count, 0).tolist() == [ids]
+        assert _reference(side, reference, count, 0).tolist() == [ids]
 
 
 # --- options ------------------------------------------------------------------------------------
@@ -255,10 +257,8 @@ def test_batches_do_not_matter(make, noise, method):
 def test_the_mode_with_fewer_passes_is_taken(make, noise, monkeypatch):
     taken = []
     for mode in ("_forward", "_reverse"):
-        own = getattr(exclip.Path, mode)
-        monkeypatch.setattr(
-            exclip.Path, mode, lambda *args, m=mode, f=own: taken.append(m) or f(*args)
-        )
+        own = getattr(Path, mode)
+        monkeypatch.setattr(Path, mode, lambda *args, m=mode, f=own: taken.append(m) or f(*args))
     encoder = make("clip")
     exclip.factor(encoder.image(noise), steps=1)  # 17 rows, 16 dimensions
     exclip.factor(encoder.text(CAPTION), steps=1)  # 8 rows
@@ -294,7 +294,7 @@ def test_any_two_sides_of_one_encoder_pair(make, noise):
     with pytest.raises(ValueError, match="make both sides with the same encoder"):
         exclip.explain(image, make("siglip").text(CAPTION), steps=1)
     with pytest.raises(ValueError, match="'exclip' and the other by 'icam'"):
-        exclip.FactorPair(exclip.factor(image, steps=1), icam.factor(text))
+        FactorPair(exclip.factor(image, steps=1), icam.factor(text))
 
 
 def test_info_says_what_was_done(make, noise):

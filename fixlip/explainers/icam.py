@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fixlip.explainers.exclip import Path, Side
+from fixlip.explainers.integrated import Path, Side
 from fixlip.explainers.maps import Factor, FactorPair
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
 
 import torch
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
-from timm.layers import AttentionPoolLatent
-from torch import nn
+from open_clip.transformer import ResidualAttentionBlock
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear
 
-from fixlip.sides import ImageSide, TextSide, text_tower
+from fixlip.explainers.heads import image_parts, text_parts
+from fixlip.sides import ImageSide, TextSide
 
 
 class Tower:
@@ -60,13 +57,11 @@ class Tower:
 
     def __init__(self, side: ImageSide | TextSide, layer: int = -1) -> None:
         if isinstance(side, ImageSide):
-            visual, own = side.encoder.model.visual, side.pixels
-            self._parts = (_timm if isinstance(visual, TimmModel) else _native)(visual)
-            self.encode = side.encoder.model.encode_image
+            self._parts = image_parts(side.encoder.model.visual)
+            own, self.encode = side.pixels, side.encoder.model.encode_image
         elif isinstance(side, TextSide):
-            own = side.ids
-            self._parts = _text(side)
-            self.encode = side.encoder.model.encode_text
+            self._parts = text_parts(side)
+            own, self.encode = side.ids, side.encoder.model.encode_text
         else:
             raise TypeError(
                 "expected a side made with encoder.image(...) or encoder.text(...), got "
@@ -193,86 +188,6 @@ def forward_mode() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-class _Parts(NamedTuple):
-    """How a kind of tower ends."""
-
-    blocks: nn.ModuleList | nn.Sequential
-    pooled: int | None
-    length: int | None  # tokens that matter; None: all
-    head: Callable[[torch.Tensor], torch.Tensor]  # (B, T or 1, width) -> (B, D)
-    project: Callable[[torch.Tensor], torch.Tensor]  # (B, T, width) -> (B, T, D)
-
-
-def _native(visual: nn.Module) -> _Parts:
-    """open_clip's own vision transformer."""
-    if not isinstance(visual, VisionTransformer):
-        raise ValueError(
-            f"the image tower is {type(visual).__name__}, which has no transformer blocks to open; "
-            "choose a ViT, SigLIP or EVA model"
-        )
-    single = visual.attn_pool is None and visual.pool_type == "tok"
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        pooled, _ = visual._pool(hidden)
-        return pooled @ visual.proj
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        if visual.attn_pool is not None:
-            raise ValueError(
-                "this image tower pools its tokens with several queries, which has no reading for "
-                "single tokens; choose a method other than ITSM"
-            )
-        return visual.ln_post(hidden) @ visual.proj
-
-    return _Parts(visual.transformer.resblocks, 0 if single else None, None, head, project)
-
-
-def _timm(visual: TimmModel) -> _Parts:
-    """A vision transformer of timm, as SigLIP's and EVA's."""
-    trunk = visual.trunk
-    if not isinstance(getattr(trunk, "blocks", None), nn.Sequential | nn.ModuleList):
-        raise ValueError(
-            f"the image tower is timm's {type(trunk).__name__}, which has no plain sequence of "
-            "transformer blocks to open; choose a ViT, SigLIP or EVA model"
-        )
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        return visual.head(trunk.forward_head(trunk.norm(hidden)))
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        B, T, _ = hidden.shape
-        tokens = trunk.norm(hidden)
-        if trunk.attn_pool is not None:
-            if (
-                type(trunk.attn_pool) is not AttentionPoolLatent
-                or trunk.attn_pool.pos_embed is not None
-            ):
-                raise ValueError(
-                    f"this image tower pools its tokens with {type(trunk.attn_pool).__name__} at "
-                    "fixed positions, which has no reading for single tokens; choose a method "
-                    "other than ITSM"
-                )
-            tokens = trunk.attn_pool(tokens.flatten(0, 1)[:, None])  # (B T, 1, width) -> (B T, w)
-            tokens = tokens.unflatten(0, (B, T))
-        return visual.head(trunk.head(trunk.fc_norm(tokens)))
-
-    return _Parts(trunk.blocks, None, None, head, project)
-
-
-def _text(side: TextSide) -> _Parts:
-    """open_clip's text transformer, in a model of its own or as a part of CLIP."""
-    text, pooled = text_tower(side.encoder.model), side._pooled
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        hidden, matrix = text.ln_final(hidden), text.text_projection
-        if matrix is None:
-            return hidden
-        return matrix(hidden) if isinstance(matrix, nn.Linear) else hidden @ matrix
-
-    length = None if text.attn_mask is None else pooled + 1
-    return _Parts(text.transformer.resblocks, pooled, length, lambda x: project(x)[:, 0], project)
 
 
 def _keys_and_values(
