@@ -280,9 +280,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="estimators whose name has this pattern")
     parser.add_argument("--out", type=Path, default=ROOT / "data/estimators.json")
     options = parser.parse_args()
-    start = time.perf_counter()
     rows, accuracy = run(options)
-    about = {"machine": describe(), "minutes": round((time.perf_counter() - start) / 60, 1)}
+    about = {"machine": describe()}
     if options.peers:
         packages = ("shapiq", "xgboost", "lightgbm", "scikit-learn", "numpy")
         about |= {package: importlib.metadata.version(package) for package in packages}
