@@ -18,7 +18,7 @@ from fixlip.sampler import MaskSample, Sweep, distinct_rows
 
 FEW = 4  # below FEW masks per free coefficient, first-order terms are shrunk as well
 TRIAL = 512  # rows on which two priors are compared
-FAINT = 0.01  # least squared strength of a player, relative to the mean
+FAINT = 0.01  # least squared slope of a player, relative to the mean
 GROUPS = 48  # groups of masks per side from which standard errors are made
 SATURATED = 0.8  # terms per different mask above which residuals say too little about errors
 DRAWS = 32  # draws of what a penalty may have taken from the terms, for the same
@@ -60,9 +60,10 @@ class Side:
 
     @cached_property
     def strength(self) -> torch.Tensor:
-        """How much each player moves the embedding by itself, (n,): lengths of first-order slopes.
+        """How strong each player is by itself, (n,), of mean square 1: roots of its slope's length.
 
-        With the sampling noise taken out, and scaled to a mean square of 1.
+        Roots, because a prior that follows the lengths themselves was measured to be too sure
+        about weak players: pairs of them were shrunk, and their intervals too short.
         """
         centred, X = self.E - self.mean, self.X - self.w @ self.X
         inverse = torch.linalg.pinv(X.T @ (self.w[:, None] * X), hermitian=True, rtol=1e-10)
@@ -73,7 +74,7 @@ class Side:
         size = (size - noise).clamp(min=FAINT * float(size.mean()))
         if not float(size.sum()) > 0:  # a constant embedding
             return torch.ones_like(size)
-        return (size / size.mean()).sqrt()
+        return size.sqrt().sqrt() / size.sqrt().mean().sqrt()
 
     def members(self) -> torch.Tensor:
         """Rows in up to GROUPS groups that are independent of each other, (m, groups).
