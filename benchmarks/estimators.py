@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import describe
-from means import adjusted, means, regression, scaled
+from means import adjusted, means, regression, uniform
 from passes import Counted, joint_masks, side_masks
 from peers import SLOW, peers
 
@@ -106,7 +106,7 @@ def agnostic_by(
     """Joint masks; `how` turns the game's values into terms."""
     sample = joint_masks(image, text, budget, p, seed, "antithetic")
     values = fixlip.Game(image, text)(sample.masks)
-    first, pairs = how(sample, values[:, None], values[:, None])
+    first, pairs = how(sample, values[:, None])
     return first[:, 0].numpy(), pairs[..., 0].numpy()
 
 
@@ -118,10 +118,10 @@ def split_by(
     swept = [sweep(s, masks=m) for s, m in zip((image, text), samples, strict=True)]
     E = [s.embeddings.double() for s in swept]
     mean = [s.weights @ e for s, e in zip(samples, E, strict=True)]  # (D,) each
-    slopes = [how(s, e, e)[0] for s, e in zip(samples, E, strict=True)]  # (n, D) each
+    slopes = [how(s, e)[0] for s, e in zip(samples, E, strict=True)]  # (n, D) each
     first, within = [], []
     for sample, e, other in zip(samples, E, mean[::-1], strict=True):
-        values, pairs = how(sample, (e @ other)[:, None], e)
+        values, pairs = how(sample, (e @ other)[:, None])
         first.append(values[:, 0])
         within.append(pairs[..., 0])
     pairs = torch.block_diag(*within)
@@ -143,14 +143,14 @@ def ours(p: float) -> dict[str, Callable]:
         "split, direct means": partial(split_by, means),
         "split, regression-adjusted": partial(split_by, adjusted),
         "split, order-2 slopes": partial(split_by, regression),
-        "split, scaled ridge": partial(split_by, scaled),
+        "split, uniform ridge": partial(split_by, uniform),
         "agnostic, antithetic, ridge": agnostic,
         "agnostic, antithetic, least squares": partial(agnostic, ridge=0),
         "agnostic, distinct, ridge": partial(agnostic, method="distinct"),
         "agnostic, distinct, least squares": partial(agnostic, method="distinct", ridge=0),
         "agnostic, direct means": partial(agnostic_by, means),
         "agnostic, regression-adjusted": partial(agnostic_by, adjusted),
-        "agnostic, scaled ridge": partial(agnostic_by, scaled),
+        "agnostic, uniform ridge": partial(agnostic_by, uniform),
     }
     if p != 0.5:
         found["split, leverage, ridge"] = partial(split, method="leverage")

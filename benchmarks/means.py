@@ -1,8 +1,7 @@
 """Other estimators of Banzhaf interactions: direct means, cross-fitting, another ridge, leverage.
 
 They serve as comparisons in `estimators.py`. Each turns a sample of masks and what was answered,
-Y (m, k), into Banzhaf values (n, k) and interactions of pairs (n, n, k). E (m, D) is all that the
-masks' encoder said, of which Y is a part: only `scaled` looks at it.
+Y (m, k), into Banzhaf values (n, k) and interactions of pairs (n, n, k).
 """
 
 import math
@@ -11,14 +10,13 @@ import numpy as np
 import torch
 from scipy.stats import binom
 
-from fixlip.leastsquares import Columns, LeastSquares
 from fixlip.sampler import MaskSample, Sweep
-from fixlip.sidefit import FEW, Problem, Side
+from fixlip.sidefit import Problem, Side
 
 Terms = tuple[torch.Tensor, torch.Tensor]
 
 
-def means(sample: MaskSample, Y: torch.Tensor, E: torch.Tensor | None = None) -> Terms:
+def means(sample: MaskSample, Y: torch.Tensor) -> Terms:
     """Plain means of Y times the basis, after Y's own mean is taken off.
 
     In x = (z - p) / sqrt(p (1 - p)) the monomials are orthonormal under the product measure, so
@@ -31,12 +29,12 @@ def means(sample: MaskSample, Y: torch.Tensor, E: torch.Tensor | None = None) ->
     return x.T @ Y / sd, pairs * (1 - torch.eye(sample.n))[..., None] / sd**2
 
 
-def regression(sample: MaskSample, Y: torch.Tensor, E: torch.Tensor | None = None) -> Terms:
+def regression(sample: MaskSample, Y: torch.Tensor) -> Terms:
     """Order-2 fit with the automatic ridge, also of the embedding itself."""
     return _values(_fit(sample, Y), sample.p)
 
 
-def adjusted(sample: MaskSample, Y: torch.Tensor, E: torch.Tensor | None = None) -> Terms:
+def adjusted(sample: MaskSample, Y: torch.Tensor) -> Terms:
     """A fit to half of the masks plus the means of its residuals on the other half; both ways.
 
     Unbiased whatever the fit is. Antithetic twins stay together.
@@ -58,41 +56,26 @@ def adjusted(sample: MaskSample, Y: torch.Tensor, E: torch.Tensor | None = None)
     return tuple((a + b) / 2 for a, b in zip(*found, strict=True))
 
 
-def scaled(sample: MaskSample, Y: torch.Tensor, E: torch.Tensor) -> Terms:
-    """Order-2 fit whose ridge expects more of pairs of players that matter more by themselves.
-
-    The prior variance of a pair's term is proportional to |J_i|^2 |J_j|^2, with J (n, D) the
-    first-order slopes of E: only the design's columns are scaled. The ridge is chosen as ever.
-    """
-    sd = math.sqrt(sample.p * (1 - sample.p))
-    x, w = (sample.masks.double() - sample.p) / sd, sample.weights
-    design = torch.cat([torch.ones_like(x[:, :1]), x], 1)  # (m, 1 + n)
-    root = w.sqrt()[:, None]
-    slopes = torch.linalg.lstsq(design * root, E * root, driver="gelsd").solution  # (1 + n, D)
-    spare = max(sample.m - sample.n - 1, 1)
-    noise = ((E - design @ slopes) * root).square().sum() / spare  # of a slope's squared length
-    size = slopes[1:].square().sum(1)  # (n,)
-    scale = (size - noise).clamp(min=0.01 * float(size.mean())).sqrt()
-    scale = scale / scale.square().mean().sqrt()
-    listed = sample.method == "enumerated"
-    scale = torch.ones_like(scale) if listed else scale / scale.square().mean().sqrt()
-    # as in `fixlip.sidefit`: where masks are few, first-order terms are shrunk as well
-    few = not listed and sample.m < FEW * (sample.n + 1)
-    stretch = math.sqrt(sample.n) * scale if few else torch.zeros_like(scale)
-    free, shrunk = (design[:, :1], stretch * x) if few else (design, x[:, :0])
-    problem = LeastSquares(free, Columns(shrunk, x * scale), w)
-    first, found = problem.solve(Y, 0.0 if listed else problem.choose(Y))
-    first = stretch[:, None] * found[: sample.n] if few else first[1:]
-    i, j = torch.triu_indices(sample.n, sample.n, 1)
-    pairs = x.new_zeros(sample.n, sample.n, Y.shape[1])
-    pairs[i, j] = found[-len(i) :] * (scale[i] * scale[j])[:, None] / sd**2
-    return first / sd, pairs + pairs.transpose(0, 1)
+def uniform(sample: MaskSample, Y: torch.Tensor) -> Terms:
+    """Order-2 fit whose ridge expects the same of all pairs, whichever players they are of."""
+    fit = _fit(sample, Y, Alike)
+    return _values(fit, sample.p)
 
 
-def _fit(sample: MaskSample, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+class Alike(Side):
+    """A side that takes all its players to be equally strong."""
+
+    @property
+    def strength(self) -> torch.Tensor:
+        return torch.ones_like(self.X[0])
+
+
+def _fit(
+    sample: MaskSample, Y: torch.Tensor, kind: type[Side] = Side
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Constant (k,), first order (n, k) and pairs (n, n, k) of the order-2 polynomial."""
     everyone = torch.arange(sample.n)
-    side, mean = Side(Sweep(sample, Y, Y[:0], ())), sample.weights @ Y
+    side, mean = kind(Sweep(sample, Y, Y[:0], ())), sample.weights @ Y
     e0, e1, e2 = Problem(side, everyone, everyone, "auto", Y - mean).terms(Y - mean)
     return e0 + mean, e1, e2
 

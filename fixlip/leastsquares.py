@@ -67,9 +67,10 @@ class LeastSquares:
     def __init__(self, free: torch.Tensor, columns: Columns, w: torch.Tensor) -> None:
         self.free, self.columns = free, columns
         self.root = w.sqrt()[:, None]  # (m, 1)
-        U, s, self.Vt = torch.linalg.svd(self.root * free, full_matrices=False)
+        Q, R = torch.linalg.qr(self.root * free)
+        U, s, self.Vt = torch.linalg.svd(R, full_matrices=False)
         keep = s > s.max() * 1e-11 if s.numel() else s > 0
-        self.Q, self.s, self.Vt = U[:, keep], s[keep], self.Vt[keep]  # Q (m, f): orthonormal
+        self.Q, self.s, self.Vt = Q @ U[:, keep], s[keep], self.Vt[keep]  # Q (m, f): orthonormal
         self.primal = columns.count <= len(w)
         if columns.count:
             values, V = torch.linalg.eigh(self._gram() if self.primal else self._kernel())
