@@ -80,6 +80,11 @@ class LeastSquares:
             self.values, self.V = self.root[:0, 0], self.root[:, :0]
 
     @property
+    def terms(self) -> int:
+        """How many terms there are, free and penalised."""
+        return self.free.shape[1] + self.columns.count
+
+    @property
     def undetermined(self) -> int:
         """How many penalised terms the rows leave open, so that only a penalty settles them."""
         return self.columns.count - len(self.values)

@@ -268,7 +268,9 @@ class Problem:
         ):
             leverage = part.leverage(ridge)
             different, used = float((1 / copies).sum()), float(leverage.sum())
-            if used > SATURATED * different and not side.exact:
+            # where a penalty settles many more terms than there are masks, `shrinkage` tells
+            settled = bool(ridge) and part.terms > 1.1 * different
+            if used > SATURATED * different and not side.exact and not settled:
                 warnings.warn(
                     f"{side.name}: {different * (1 + side.folded):.0f} different masks are few for "
                     f"{used:.0f} {'even or odd ' * side.folded}terms: error bars within this side "
