@@ -59,14 +59,36 @@ def heatmap(
     limit : float, optional
         Interaction at which the colour is full; by default the largest of this map.
     """
+    ax = patches(explanation, explanation.given(player), ax=ax, limit=limit)
+    ax.set_title(_label(explanation, player))
+    return ax
+
+
+def patches(
+    explanation: Explanation,
+    values: np.ndarray,
+    *,
+    ax: Axes | None = None,
+    limit: float | None = None,
+) -> Axes:
+    """Draw one number per image player over the picture, as those of a first-order method.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        With a patch grid on its image side.
+    values : numpy.ndarray, (n_I,)
+    ax, limit
+        As in `heatmap`.
+    """
     ax = _axes(ax)
-    patches = explanation.on_grid(explanation.given(player))  # (rows, columns)
-    limit = limit or _largest(patches)
+    values = explanation.on_grid(values)  # (n_I,) -> (rows, columns)
+    limit = limit or _largest(values)
     picture(explanation, ax=ax, grey=True)
-    # strength is opacity as well, so that the picture shows wherever a word says nothing
-    opacity = 0.15 + 0.75 * np.clip(np.abs(patches) / limit, 0, 1)
+    # strength is opacity as well, so that the picture shows wherever there is nothing
+    opacity = 0.15 + 0.75 * np.clip(np.abs(values) / limit, 0, 1)
     ax.imshow(
-        patches,
+        values,
         cmap=COLOURS,
         vmin=-limit,
         vmax=limit,
@@ -74,7 +96,6 @@ def heatmap(
         extent=(*ax.get_xlim(), *ax.get_ylim()),
         interpolation="nearest",
     )
-    ax.set_title(_label(explanation, player))
     return ax
 
 

@@ -47,6 +47,13 @@ def test_a_heat_map_shows_the_words_interactions_on_the_shared_scale(picture):
     assert plots.heatmap(explanation, ["red", "star"]).get_title() == "red star"
 
 
+def test_numbers_of_patches_are_drawn_on_the_grid():
+    explanation, values = make(), np.arange(6.0) - 4
+    drawn = plots.patches(explanation, values).images[-1]
+    np.testing.assert_array_equal(drawn.get_array(), values.reshape(2, 3))
+    assert drawn.get_clim() == (-4.0, 4.0)
+
+
 def test_red_raises_and_blue_lowers():
     colours = plt.get_cmap(plots.COLOURS)
     (red, _, blue, _), (red_low, _, blue_low, _) = colours(1.0), colours(0.0)
