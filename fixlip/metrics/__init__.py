@@ -1,0 +1,31 @@
+"""How good an explanation is: faithful to the game, right in its ranking, right in its place.
+
+============= ===================================================================================
+module        question
+============= ===================================================================================
+curves        does the score fall and rise when what matters is removed first, or last?
+pointing      do words attract the part of a mosaic that shows their object? (truth is known)
+============= ===================================================================================
+
+Published protocols are the defaults; what differs from them has a name of its own.
+"""
+
+from fixlip.metrics.curves import (
+    Curves,
+    insertion_deletion,
+    masks_by_ranking,
+    masks_by_subsets,
+)
+from fixlip.metrics.pointing import QUADRANTS, pointing, pointing_ratio, quadrants, sign_ratio
+
+__all__ = [
+    "QUADRANTS",
+    "Curves",
+    "insertion_deletion",
+    "masks_by_ranking",
+    "masks_by_subsets",
+    "pointing",
+    "pointing_ratio",
+    "quadrants",
+    "sign_ratio",
+]

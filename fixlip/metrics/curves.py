@@ -1,0 +1,260 @@
+"""Insertion and deletion curves: the score as players go, the most or the least important first.
+
+MIF removes what matters most first: the score should fall early. LIF removes what matters least
+first: it should stay up. The area between the two curves is the AID; higher is better.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from fixlip.explanation import Explanation
+from fixlip.game import ask
+from fixlip.sampler import distinct_rows
+
+if TYPE_CHECKING:
+    from fixlip.subsets import Subsets
+
+POINTS = 51  # of the published curves
+GUARD = 1e-3  # least |full - empty| that curves are divided by, relative to how far they reach
+
+
+def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.ndarray, np.ndarray]:
+    """Masks from full to empty that remove players in the order of one value per player.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, (n,)
+        Importance, with its sign; players of both sides are ranked together.
+    ties : {"block", "order"}
+        "block" is the published rule: players of equal value go together, after as many steps as
+        there are of them, so that one mask is repeated until then. "order" removes them one by
+        one, the first player first.
+
+    Returns
+    -------
+    mif, lif : numpy.ndarray, (n + 1, n), bool
+        True = kept. Row 0 is full, row n is empty.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, figure 3, and its code: step k of MIF keeps the players whose
+    value is at most the k-th largest, step k of LIF those with at least the k-th smallest.
+
+    Examples
+    --------
+    >>> mif, lif = masks_by_ranking(np.array([5.0, 0.0, 0.0]))
+    >>> mif.astype(int).tolist()
+    [[1, 1, 1], [0, 1, 1], [0, 1, 1], [0, 0, 0]]
+    >>> lif.astype(int).tolist()
+    [[1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(
+            f"a ranking needs one finite value per player, (n,); got the shape {values.shape}"
+            + (" with NaN or infinite values" if values.ndim == 1 and len(values) else "")
+        )
+    if ties == "block":
+        rising = np.sort(values)
+        mif, lif = values <= rising[::-1, None], values >= rising[:, None]  # (n, n)
+    elif ties == "order":
+        steps = np.arange(len(values))[:, None]
+        mif, lif = (
+            np.argsort(np.argsort(order, kind="stable")) >= steps for order in (-values, values)
+        )  # (n, n): whether a player's place in the order is still to come
+    else:
+        raise ValueError(f'ties must be "block" or "order", got {ties!r}')
+    empty = np.zeros((1, len(values)), bool)
+    return np.concatenate([mif, empty]), np.concatenate([lif, empty])
+
+
+def masks_by_subsets(subsets: Subsets) -> tuple[np.ndarray, np.ndarray]:
+    """Masks from full to empty made of the least and the most valued subset of every size.
+
+    Parameters
+    ----------
+    subsets : Subsets
+        From `fixlip.subsets`: ``least`` and ``most``, (n, n), sizes 1 to n. They need not be
+        nested: a player that is gone may come back.
+
+    Returns
+    -------
+    mif, lif : numpy.ndarray, (n + 1, n), bool
+        MIF keeps the subsets of the lowest score, LIF those of the highest.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, figure 3: second-order methods.
+    """
+    empty = np.zeros((1, subsets.least.shape[1]), bool)
+    return (
+        np.concatenate([subsets.least[::-1], empty]),
+        np.concatenate([subsets.most[::-1], empty]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Two curves of a game from everything kept to nothing kept, at evenly spaced steps.
+
+    Attributes
+    ----------
+    mif, lif : numpy.ndarray, (steps + 1,)
+        Values of the game where the most, and the least, important players go first. Both begin
+        with the value of the full mask and end with that of the empty one.
+
+    Raises
+    ------
+    ValueError
+        Where the curves have different lengths or ends.
+
+    Examples
+    --------
+    >>> curves = Curves(np.array([9.0, 3.0, 1.0]), np.array([9.0, 7.0, 1.0]))
+    >>> curves.normalised().mif.tolist(), round(curves.aid(), 3), round(curves.aid("mean"), 3)
+    ([1.0, 0.25, 0.0], 0.25, 0.167)
+    """
+
+    mif: np.ndarray
+    lif: np.ndarray
+
+    def __post_init__(self) -> None:
+        mif, lif = np.asarray(self.mif, float), np.asarray(self.lif, float)
+        if mif.ndim != 1 or mif.shape != lif.shape or len(mif) < 2:
+            raise ValueError(
+                "curves need two rows of values of the same length, at least the full and the "
+                f"empty mask; got {mif.shape} and {lif.shape}"
+            )
+        ends = [[0], [-1]]
+        if not np.allclose(mif[ends], lif[ends], rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise ValueError(
+                "both curves begin with the full mask's value and end with the empty one's; MIF "
+                f"goes from {mif[0]:g} to {mif[-1]:g} and LIF from {lif[0]:g} to {lif[-1]:g}"
+            )
+        object.__setattr__(self, "mif", mif)
+        object.__setattr__(self, "lif", lif)
+
+    @property
+    def x(self) -> np.ndarray:
+        """Share of the players that is removed, (steps + 1,): 0 to 1."""
+        return np.arange(len(self.mif)) / (len(self.mif) - 1)
+
+    def normalised(self) -> Curves:
+        """The curves on the scale where the empty mask has 0 and the full one 1.
+
+        Values may leave [0, 1]. Where the full mask's value is hardly different from the empty
+        one's, against how far the curves reach, there is no such scale: NaN, with a warning. Where
+        it is *lower*, the scale is upside down and the AID changes its sign: also a warning.
+        """
+        full, empty = self.mif[0], self.mif[-1]
+        reach = max(np.abs(curve - empty).max() for curve in (self.mif, self.lif))
+        if not abs(full - empty) > GUARD * reach:
+            warnings.warn(
+                f"the full mask has the value {full:.6g} and the empty one {empty:.6g}, too close "
+                "to divide by their difference: normalised curves and the AID are NaN",
+                stacklevel=2,
+            )
+            nothing = np.full(len(self.mif), np.nan)
+            return Curves(nothing, nothing)
+        if full < empty:
+            warnings.warn(
+                f"the full mask has the value {full:.6g}, less than the empty one's {empty:.6g}: "
+                "normalised curves and the AID have their signs turned",
+                stacklevel=2,
+            )
+        return Curves(*((curve - empty) / (full - empty) for curve in (self.mif, self.lif)))
+
+    def on_grid(self, points: int = POINTS) -> Curves:
+        """The curves at evenly spaced steps, where those of pairs with other n can be averaged."""
+        if points < 2:
+            raise ValueError(f"a grid has two points or more, got {points}")
+        grid = np.linspace(0, 1, points)
+        return Curves(*(np.interp(grid, self.x, curve) for curve in (self.mif, self.lif)))
+
+    def aid(self, rule: str = "trapezoid") -> float:
+        """Area between insertion and deletion: normalised LIF minus MIF; higher is better.
+
+        Parameters
+        ----------
+        rule : {"trapezoid", "mean"}
+            "trapezoid" is the published number: the area on a grid of 51 points. "mean" is what
+            the published code stores beside it: the mean over the n + 1 masks.
+        """
+        if rule not in ("trapezoid", "mean"):
+            raise ValueError(f'rule must be "trapezoid" or "mean", got {rule!r}')
+        curves = self.normalised()
+        if rule == "mean":
+            return float(np.mean(curves.lif - curves.mif))
+        curves = curves.on_grid()
+        return float(np.trapezoid(curves.lif - curves.mif, curves.x))
+
+
+def insertion_deletion(
+    game: Callable,
+    explanations: Mapping[str, Explanation],
+    *,
+    ranking: str = "terms",
+    ties: str = "block",
+    starts: str | list[int] | None = None,
+) -> dict[str, Curves]:
+    """Curves of several explanations of one game, which is asked once.
+
+    Parameters
+    ----------
+    game : callable
+        From masks (m, n), torch.bool, to values (m,), as `fixlip.Game`. It sees every distinct
+        mask of all explanations once, in one call.
+    explanations : mapping of str to Explanation
+        All of the game's players.
+    ranking : {"terms", "attributions"}
+        "terms": an explanation without pair terms ranks the players by its first-order terms, any
+        other one looks for the best and the worst subset of every size (`fixlip.subsets.greedy`).
+        "attributions": all rank the players, those with pairs by `Explanation.attributions`; the
+        paper's baseline for what subsets add.
+    ties : {"block", "order"}
+        See `masks_by_ranking`.
+    starts : "all", "published", list of int or None
+        See `fixlip.subsets.greedy`.
+
+    Returns
+    -------
+    dict of str to Curves
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, figure 3.
+
+    Examples
+    --------
+    >>> e = Explanation(0.0, np.array([1.0, 3.0]), np.zeros((2, 2)), ("a", "b"), 1)
+    >>> curves = insertion_deletion(e.value, {"itself": e})["itself"]
+    >>> curves.mif.tolist(), curves.lif.tolist(), round(curves.aid(), 3)
+    ([4.0, 1.0, 0.0], [4.0, 3.0, 0.0], 0.25)
+    """
+    if ranking not in ("terms", "attributions"):
+        raise ValueError(f'ranking must be "terms" or "attributions", got {ranking!r}')
+    if not explanations:
+        raise ValueError("got no explanations: give at least one, {name: explanation}")
+    masks, n = [], None
+    for name, explanation in explanations.items():
+        n = getattr(game, "n", n or explanation.n)  # the game's, or else the first explanation's
+        if n != explanation.n:
+            raise ValueError(f"{name} explains {explanation.n} players, and the game has {n}")
+        if ranking == "terms" and explanation.e2.any():
+            from fixlip.subsets import greedy
+
+            masks += masks_by_subsets(greedy(explanation, starts=starts))
+        else:
+            masks += masks_by_ranking(explanation.attributions(), ties=ties)
+    rows = np.concatenate(masks)  # (2 * methods * (n + 1), n): MIF and LIF of each method
+    first, group = distinct_rows(rows)
+    values = ask(game, torch.from_numpy(rows[first])).numpy()[group]
+    values = values.reshape(len(explanations), 2, -1)  # (methods, 2, n + 1)
+    return {name: Curves(*pair) for name, pair in zip(explanations, values, strict=True)}
