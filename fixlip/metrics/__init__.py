@@ -3,6 +3,7 @@
 ============= ===================================================================================
 module        question
 ============= ===================================================================================
+faithfulness  does the explanation predict the score of masks it has not seen?
 curves        does the score fall and rise when what matters is removed first, or last?
 pointing      do words attract the part of a mosaic that shows their object? (truth is known)
 ============= ===================================================================================
@@ -16,14 +17,24 @@ from fixlip.metrics.curves import (
     masks_by_ranking,
     masks_by_subsets,
 )
+from fixlip.metrics.faithfulness import (
+    agreement,
+    evaluation_masks,
+    faithfulness,
+    p_faithfulness,
+)
 from fixlip.metrics.pointing import QUADRANTS, pointing, pointing_ratio, quadrants, sign_ratio
 
 __all__ = [
     "QUADRANTS",
     "Curves",
+    "agreement",
+    "evaluation_masks",
+    "faithfulness",
     "insertion_deletion",
     "masks_by_ranking",
     "masks_by_subsets",
+    "p_faithfulness",
     "pointing",
     "pointing_ratio",
     "quadrants",

@@ -16,6 +16,7 @@ import torch
 
 from fixlip.explanation import Explanation
 from fixlip.game import ask
+from fixlip.metrics.faithfulness import common_players
 from fixlip.sampler import distinct_rows
 
 if TYPE_CHECKING:
@@ -240,13 +241,9 @@ def insertion_deletion(
     """
     if ranking not in ("terms", "attributions"):
         raise ValueError(f'ranking must be "terms" or "attributions", got {ranking!r}')
-    if not explanations:
-        raise ValueError("got no explanations: give at least one, {name: explanation}")
-    masks, n = [], None
-    for name, explanation in explanations.items():
-        n = getattr(game, "n", n or explanation.n)  # the game's, or else the first explanation's
-        if n != explanation.n:
-            raise ValueError(f"{name} explains {explanation.n} players, and the game has {n}")
+    common_players(explanations, game)
+    masks = []
+    for explanation in explanations.values():
         if ranking == "terms" and explanation.e2.any():
             from fixlip.subsets import greedy
 

@@ -1,0 +1,343 @@
+"""How well an explanation predicts the game on masks it has not seen: figure 4 of the FIxLIP paper.
+
+Two things are called p-faithfulness there. In theory it is a loss, the expected squared error under
+masks that keep every player with probability p: `p_faithfulness`. In figures a "p-faithfulness
+correlation" is Spearman's between explanation and game on distinct masks drawn with that p: the
+column ``spearman`` of `faithfulness`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kendalltau, spearmanr
+
+from fixlip.explanation import Explanation
+from fixlip.game import ask
+from fixlip.sampler import (
+    MAX_ENUMERATED,
+    MaskSample,
+    bernoulli,
+    check_counts,
+    check_p,
+    distinct,
+    enumerate_masks,
+    per_side,
+    shapley_masks,
+    side_seeds,
+)
+
+DISTRIBUTIONS = (0.3, 0.5, 0.7, "shapley")  # the published ones
+OFFSETS = ("published", "free")
+CONSTANT = 1e-12  # relative range below which numbers differ by rounding alone
+
+
+def evaluation_masks(
+    n: int, count: int, *, distribution: float | str = 0.5, seed: int = 0
+) -> MaskSample:
+    """Draw distinct masks on which explanations are judged.
+
+    Parameters
+    ----------
+    n, count : int
+        Players, and distinct masks (clamped to 2**n with a warning).
+    distribution : float or "shapley"
+        The probability that a player is kept (`fixlip.sampler.distinct`), or the Shapley kernel
+        (`fixlip.sampler.shapley_masks`) with the empty and the full mask, which come first and are
+        two of the count.
+    seed : int
+        The same seed gives the same masks. The published experiments take the pair's number in its
+        data set.
+
+    Returns
+    -------
+    MaskSample
+        Its weights make the sample stand for the distribution where the sampler has listed whole
+        sizes of masks; the published metrics do not use them. The kernel's weight of the empty and
+        of the full mask is infinite: here each counts as one drawn mask.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, figure 4, and its code: 1000 masks for each distribution.
+
+    Examples
+    --------
+    >>> evaluation_masks(3, 4, distribution="shapley").masks.sum(1).tolist()[:2]
+    [0, 3]
+    """
+    if distribution != "shapley":
+        if isinstance(distribution, str):
+            raise ValueError(f'a distribution is a p in (0, 1) or "shapley", got {distribution!r}')
+        return distinct(n, count, p=check_p(distribution), seed=seed)
+    check_counts(n, count)
+    if count < 3:
+        raise ValueError(
+            f"the Shapley kernel takes the empty, the full and some other mask: got count={count}"
+        )
+    drawn = shapley_masks(n, count - 2, seed=seed)
+    ends = torch.tensor([[False], [True]]).expand(2, n)
+    weights = torch.cat([torch.full((2,), 1 / drawn.m), drawn.weights])
+    return MaskSample(torch.cat([ends, drawn.masks]), weights, 0.5, "shapley", seed)
+
+
+def agreement(
+    predicted: np.ndarray, truth: np.ndarray, *, weights: np.ndarray | None = None
+) -> dict[str, float]:
+    """Every published measure of how well predictions agree with the truth.
+
+    Parameters
+    ----------
+    predicted, truth : numpy.ndarray, (m,)
+        At least two of each.
+    weights : numpy.ndarray, (m,), optional
+        Positive. By default all masks count alike, as published. Rank correlations always do.
+
+    Returns
+    -------
+    dict of str to float
+        r2 : 1 - squared error / variance of the truth: 1 at best, negative where the truth's own
+        mean would predict better; units and constant matter.
+        mse, mae : mean squared and mean absolute error, in units of the game.
+        pearson, spearman, kendall : correlation of values, of ranks (ties share their mean rank),
+        and of the order of pairs (tau-b). Blind to a constant and to (positive) units.
+        cosine : of the two vectors, blind to units but not to a constant.
+        What is not defined is NaN, with a warning: correlations of something constant, r2 of a
+        constant truth, the cosine of zeros.
+
+    Examples
+    --------
+    >>> found = agreement(np.array([0.0, 1, 2, 3]), np.array([1.0, 2, 3, 4]))
+    >>> {name: round(value, 3) for name, value in found.items()}  # doctest: +NORMALIZE_WHITESPACE
+    {'r2': 0.2, 'mse': 1.0, 'mae': 1.0, 'pearson': 1.0, 'spearman': 1.0, 'kendall': 1.0,
+     'cosine': 0.976}
+    """
+    predicted, truth = np.asarray(predicted, float), np.asarray(truth, float)
+    if truth.ndim != 1 or predicted.shape != truth.shape or len(truth) < 2:
+        raise ValueError(
+            "predicted and truth need the same shape (masks,), two masks or more; got "
+            f"{predicted.shape} and {truth.shape}"
+        )
+    if not (np.isfinite(predicted).all() and np.isfinite(truth).all()):
+        raise ValueError("predicted and truth must be finite: there are NaN or infinite values")
+    w = np.ones(len(truth)) if weights is None else np.asarray(weights, float)
+    if w.shape != truth.shape or not (np.isfinite(w).all() and (w > 0).all()):
+        raise ValueError(f"weights must be finite and positive, one for each of {len(truth)} masks")
+    return _agreement(predicted, truth, w / w.sum(), "the prediction")
+
+
+def _agreement(
+    predicted: np.ndarray, truth: np.ndarray, w: np.ndarray, name: str
+) -> dict[str, float]:
+    """As `agreement`, of checked numbers and weights of sum 1."""
+    flat = {
+        what: np.ptp(x) <= CONSTANT * np.abs(x).max()
+        for what, x in ((name, predicted), ("the game", truth))
+    }
+    for what in (what for what, is_flat in flat.items() if is_flat):
+        warnings.warn(
+            f"{what} is constant over these {len(truth)} masks: what is undefined is NaN",
+            stacklevel=3,
+        )
+    error = truth - predicted
+    a, b = predicted - w @ predicted, truth - w @ truth  # (m,) each: centred
+    lengths = np.sqrt((w @ predicted**2) * (w @ truth**2))
+    nan, any_flat = float("nan"), any(flat.values())
+    return {
+        "r2": nan if flat["the game"] else float(1 - w @ error**2 / (w @ b**2)),
+        "mse": float(w @ error**2),
+        "mae": float(w @ np.abs(error)),
+        "pearson": nan if any_flat else float(w @ (a * b) / np.sqrt((w @ a**2) * (w @ b**2))),
+        "spearman": nan if any_flat else float(spearmanr(predicted, truth).statistic),
+        "kendall": nan if any_flat else float(kendalltau(predicted, truth).statistic),
+        "cosine": float(w @ (predicted * truth) / lengths) if lengths > 0 else nan,
+    }
+
+
+def faithfulness(
+    explanations: Mapping[str, Explanation],
+    game: Callable,
+    *,
+    distributions: Sequence[float | str] = DISTRIBUTIONS,
+    count: int = 1000,
+    seed: int = 0,
+    weighted: bool = False,
+    offset: str = "published",
+) -> pd.DataFrame:
+    """Compare explanations of one game with the game on the same fresh masks.
+
+    The game is asked once, for all masks and all explanations. The truth is nu(M) - nu(empty).
+    What is compared with it depends on ``offset``, and matters to r2, mse, mae and cosine only:
+
+    - "published": an explanation with a constant of its own (``e0`` is not 0: FIxLIP, Shapley and
+      Banzhaf fits) predicts the game, so nu(empty) is taken off it as well; one without (exCLIP,
+      GAME, Grad-ECLIP, ...) is taken as it is, and so claims that its terms sum to the gain over
+      the empty mask. Of these, r2 says mostly that their units are not the game's.
+    - "free": each explanation gets the constant that is best on these masks. The r2 is then free of
+      the shift, but not of units: the square of ``pearson`` is free of both.
+
+    Parameters
+    ----------
+    explanations : mapping of str to Explanation
+        All of the game's players; any method, `fixlip.product.ProductExplanation` included.
+    game : callable
+        From masks (m, n), torch.bool, to values (m,), as `fixlip.Game`.
+    distributions : sequence of float or "shapley"
+        See `evaluation_masks`.
+    count : int
+        Distinct masks of each distribution.
+    seed : int
+        Of the masks.
+    weighted : bool
+        Count masks by their weights in the sample, not all alike as published. Of many players it
+        changes little but for "shapley", where the sampler lists the smallest and largest sizes in
+        full: those masks have less than their share.
+    offset : {"published", "free"}
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per method and distribution: ``method``, ``distribution``, and the measures of
+        `agreement`.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, figure 4: its "p-faithfulness correlation" is ``spearman``.
+
+    Examples
+    --------
+    >>> e = Explanation(1.0, np.array([1.0, 3.0]), np.zeros((2, 2)), ("a", "b"), 1)
+    >>> table = faithfulness({"itself": e}, e.value, distributions=[0.5], count=4)
+    >>> table[["method", "distribution", "r2", "spearman"]].values.tolist()
+    [['itself', 0.5, 1.0, 1.0]]
+    """
+    n = common_players(explanations, game)
+    _check_offset(offset)
+    samples = [evaluation_masks(n, count, distribution=d, seed=seed) for d in distributions]
+    masks = torch.cat([torch.zeros(1, n, dtype=torch.bool), *(s.masks for s in samples)])
+    values = ask(game, masks).numpy()
+    truths = np.split(values[1:], np.cumsum([s.m for s in samples])[:-1])
+    rows = []
+    for name, explanation in explanations.items():
+        for distribution, sample, truth in zip(distributions, samples, truths, strict=True):
+            w = sample.weights.numpy() if weighted else np.full(sample.m, 1 / sample.m)
+            gain = truth - values[0]
+            predicted = _gain(explanation, sample.masks, values[0])
+            if offset == "free":
+                predicted = predicted + w @ (gain - predicted)
+            found = _agreement(predicted, gain, w, name)
+            rows.append({"method": name, "distribution": distribution, **found})
+    return pd.DataFrame(rows)
+
+
+def p_faithfulness(
+    explanations: Mapping[str, Explanation],
+    game: Callable,
+    *,
+    p: float | tuple[float, float] = 0.5,
+    count: int = 2**14,
+    seed: int = 0,
+    offset: str = "published",
+) -> pd.DataFrame:
+    """The loss that FIxLIP minimises: the expected squared error under independently kept players.
+
+    Parameters
+    ----------
+    explanations, game, offset
+        As in `faithfulness`.
+    p : float or (float, float)
+        Probability that a player is kept; one for both sides, or image and text.
+    count : int
+        Masks. Where these suffice for all 2**n, all are listed and the loss is exact; else so many
+        are drawn independently, and may repeat.
+    seed : int
+        Of the masks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per method: ``method``; ``loss`` in squared units of the game; ``stderr``, its
+        standard error due to the masks drawn, 0 where it is exact; and ``explained``, the share of
+        the game's variance under p that the explanation accounts for, 1 - loss / variance.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025: F_p, the sum over all masks M of p^|M| (1-p)^(n-|M|) times the
+    squared error.
+
+    Examples
+    --------
+    >>> e = Explanation(0.0, np.array([1.0, 3.0]), np.zeros((2, 2)), ("a", "b"), 1)
+    >>> both = {"itself": e, "nothing": Explanation(0.0, 0 * e.e1, e.e2, e.players, 1)}
+    >>> p_faithfulness(both, e.value).loss.tolist()  # (0 + 1 + 9 + 16) / 4
+    [0.0, 6.5]
+    """
+    n = common_players(explanations, game)
+    _check_offset(offset)
+    check_counts(n, count)
+    n_image = next(iter(explanations.values())).n_image
+    masks, w = _under_p(n_image, n - n_image, p, count, seed)
+    exact = len(masks) == 2**n
+    values = ask(game, torch.cat([torch.zeros(1, n, dtype=torch.bool), masks])).numpy()
+    gain = values[1:] - values[0]
+    variance = w @ (gain - w @ gain) ** 2
+    if not variance > 0:
+        warnings.warn("the game is constant over these masks: explained is NaN", stacklevel=2)
+    rows = []
+    for name, explanation in explanations.items():
+        error = gain - _gain(explanation, masks, values[0])
+        if offset == "free":
+            error -= w @ error
+        squares = error**2
+        loss = w @ squares
+        rows.append(
+            {
+                "method": name,
+                "loss": loss,
+                "stderr": 0.0 if exact else squares.std(ddof=1) / np.sqrt(len(squares)),
+                "explained": 1 - loss / variance if variance > 0 else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def common_players(explanations: Mapping[str, Explanation], game: Callable) -> int:
+    """Number of players of the game, after checking that every explanation has as many."""
+    if not explanations:
+        raise ValueError("got no explanations: give at least one, {name: explanation}")
+    n = getattr(game, "n", next(iter(explanations.values())).n)
+    for name, explanation in explanations.items():
+        if explanation.n != n:
+            raise ValueError(f"{name} explains {explanation.n} players, and the game has {n}")
+    return n
+
+
+def _check_offset(offset: str) -> None:
+    if offset not in OFFSETS:
+        raise ValueError(f'offset must be "published" or "free", got {offset!r}')
+
+
+def _gain(explanation: Explanation, masks: torch.Tensor, empty: float) -> np.ndarray:
+    """What an explanation predicts for nu(M) - nu(empty), (m,)."""
+    return explanation.value(masks) - (empty if explanation.e0 else 0.0)
+
+
+def _under_p(
+    n_image: int, n_text: int, p: float | tuple[float, float], count: int, seed: int
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Masks (m, n) and weights (m,) for the product measure: all, or drawn independently."""
+    n, keep = n_image + n_text, [check_p(q) for q in per_side("p", p)]
+    if n <= MAX_ENUMERATED and count >= 2**n:
+        masks = enumerate_masks(n).masks
+        q = np.repeat(keep, [n_image, n_text])
+        return masks, np.where(masks.numpy(), q, 1 - q).prod(1)
+    if count < 2:
+        raise ValueError("a standard error takes two masks or more: got count=1")
+    parts = zip((n_image, n_text), keep, side_seeds(seed), strict=True)
+    masks = torch.cat(
+        [bernoulli(k, count, p=q, seed=s, antithetic=False).masks for k, q, s in parts if k], 1
+    )
+    return masks, np.full(count, 1 / count)
