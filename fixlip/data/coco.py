@@ -1,0 +1,240 @@
+"""COCO: captions and instances, from the official files or by Karpathy's split."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fixlip.data.coco_words import phrases
+from fixlip.data.examples import Example, Mention, Object, read_json, with_images
+
+LAYOUT = (
+    "a folder of COCO holds annotations/captions_<split>.json, annotations/instances_<split>.json "
+    "and the pictures in <split>/, with val2017, train2017, val2014 or train2014 as the split; "
+    "get them at https://cocodataset.org/#download"
+)
+KARPATHY = (
+    "Karpathy's split is the file dataset_coco.json, in the archive caption_datasets.zip of "
+    "https://cs.stanford.edu/people/karpathy/deepimagesent; its pictures are those of COCO 2014"
+)
+
+Named = list[Sequence | None]  # per caption: the annotations that it says it names, if it says so
+Instances = dict[str, list[tuple[Object, str]]]  # per picture: objects, and a phrase for each
+
+
+def read_coco(
+    folder: str | Path,
+    *,
+    split: str | None = None,
+    karpathy: str | Path | None = None,
+    missing: str = "error",
+) -> list[Example]:
+    """Read pictures, captions, instances and who is mentioned where.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        With ``annotations/captions_<split>.json``, ``annotations/instances_<split>.json`` and the
+        pictures in ``<split>/``. Without the instances the examples have captions only.
+    split : str, optional
+        "val2017" and so on; by default the only one there. With `karpathy`: "train", "val",
+        "test" (the default, 5,000 pictures) or "restval".
+    karpathy : str or pathlib.Path, optional
+        The file ``dataset_coco.json``, from here or from `folder`. Captions come from it, pictures
+        and instances from the folders and files of COCO 2014.
+    missing : {"error", "skip"}
+        What to do about pictures that are not on disk.
+
+    Returns
+    -------
+    list of Example
+        In the order of the file of captions. An object's `name` is its class, its `id` that of its
+        annotation. Words mention *all* objects of their class, crowds included; `Example.clear`
+        leaves those that mention one. Where a caption says itself what it names, in a field
+        `objects` of annotations (as in the demo data), that counts instead of class names.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where annotations or pictures are missing: which, and where to get them.
+    ValueError
+        For broken files and unknown splits.
+
+    References
+    ----------
+    The FIxLIP paper takes the best caption of each picture of Karpathy's test split
+    (`fixlip.data.ranking`), the exCLIP paper words for classes that occur once (its list of words
+    is not published: ours is `fixlip.data.coco_words`).
+
+    Examples
+    --------
+    >>> from fixlip.paths import root
+    >>> example = read_coco(root() / "data/scenes")[1]
+    >>> example.captions[-1], [example.words(m) for m in example.mentions[-2:]]
+    ('a blue circle above a cyan heart', ['blue circle', 'cyan heart'])
+    """
+    folder = Path(folder).expanduser()
+    if karpathy is None:
+        split = _only_split(folder) if split is None else split
+        found = _official(folder, split)
+        parts = [split]
+    else:
+        found, parts = _karpathy(folder, Path(karpathy).expanduser(), split or "test")
+    instances, sizes, classes = _instances(folder, parts)
+    names = phrases(classes)
+    # longest first: a hot dog is no dog
+    longest = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    pattern = re.compile(rf"\b({longest})\b", re.IGNORECASE)
+    examples = []
+    for example, named in found:
+        objects = instances.get(example.id, [])
+        mentions = []
+        for k, caption in enumerate(example.captions):
+            if named[k] is not None:
+                mentions += _stated(k, caption, named[k], objects)
+            elif objects:
+                mentions += _by_name(k, caption, pattern, names, objects)
+        size = sizes.get(example.id, example.size)
+        things = tuple(thing for thing, _ in objects)
+        examples.append(replace(example, objects=things, mentions=tuple(mentions), size=size))
+    return with_images(examples, missing=missing, hint=LAYOUT if karpathy is None else KARPATHY)
+
+
+def _only_split(folder: Path) -> str:
+    splits = sorted(
+        p.stem.removeprefix("captions_") for p in folder.glob("annotations/captions_*.json")
+    )
+    if len(splits) == 1:
+        return splits[0]
+    if not splits:
+        raise FileNotFoundError(f"there are no annotations/captions_*.json in {folder}; {LAYOUT}")
+    raise ValueError(f"{folder} has the splits {', '.join(splits)}: choose one with split=...")
+
+
+def _official(folder: Path, split: str) -> list[tuple[Example, Named]]:
+    """Pictures and captions from annotations/captions_<split>.json."""
+    path = folder / "annotations" / f"captions_{split}.json"
+    content = read_json(path, LAYOUT)
+    captions: dict[int, list[Mapping]] = {}
+    try:
+        for entry in content["annotations"]:
+            captions.setdefault(entry["image_id"], []).append(entry)
+        found = []
+        for image in content["images"]:
+            own = captions.pop(image["id"], [])
+            example = Example(
+                str(image["id"]),
+                folder / split / image["file_name"],
+                tuple(" ".join(entry["caption"].split()) for entry in own),
+                size=_size(image),
+            )
+            found.append((example, [entry.get("objects") for entry in own]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no file of COCO's captions: {error!r}; {LAYOUT}") from None
+    if captions:
+        raise ValueError(f"{path} has captions of pictures that it does not list: {list(captions)}")
+    return found
+
+
+def _karpathy(
+    folder: Path, path: Path, split: str
+) -> tuple[list[tuple[Example, Named]], list[str]]:
+    """Pictures and captions from dataset_coco.json, and the folders that its pictures are in."""
+    path = path if path.is_file() else folder / path
+    content = read_json(path, KARPATHY)
+    try:
+        counts = Counter(entry["split"] for entry in content["images"])
+        if split not in counts:
+            listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+            raise ValueError(f"{path} has no split {split!r}; it has {listed}")
+        chosen = [entry for entry in content["images"] if entry["split"] == split]
+        found = [
+            (
+                Example(
+                    str(entry["cocoid"]),
+                    folder / entry["filepath"] / entry["filename"],
+                    tuple(" ".join(s["raw"].split()) for s in entry["sentences"]),
+                ),
+                [None] * len(entry["sentences"]),
+            )
+            for entry in chosen
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not Karpathy's split of COCO: {error!r}; {KARPATHY}") from None
+    return found, list(dict.fromkeys(entry["filepath"] for entry in chosen))
+
+
+def _instances(
+    folder: Path, splits: Sequence[str]
+) -> tuple[Instances, dict[str, tuple[int, int]], list[str]]:
+    """Objects and sizes of the pictures by their ids, and the names of all classes."""
+    found: Instances = {}
+    sizes, classes = {}, {}
+    for split in splits:
+        path = folder / "annotations" / f"instances_{split}.json"
+        if not path.is_file():
+            warnings.warn(f"there is no {path}: the examples have captions only", stacklevel=3)
+            continue
+        content = read_json(path, LAYOUT)
+        try:
+            sizes |= {str(image["id"]): _size(image) for image in content["images"]}
+            classes |= {entry["id"]: entry["name"] for entry in content["categories"]}
+            for entry in content["annotations"]:
+                picture, name = str(entry["image_id"]), classes[entry["category_id"]]
+                thing = Object(
+                    name,
+                    tuple(map(float, entry["bbox"])),
+                    crowd=bool(entry.get("iscrowd", 0)),
+                    id=str(entry["id"]),
+                    size=sizes[picture],
+                    outline=entry.get("segmentation"),
+                )
+                phrase = f"{entry['colour']} {name}" if "colour" in entry else name
+                found.setdefault(picture, []).append((thing, phrase))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no file of COCO's instances: {error!r}; {LAYOUT}"
+            ) from None
+    return found, sizes, list(dict.fromkeys(classes.values()))
+
+
+def _size(image: Mapping) -> tuple[int, int] | None:
+    return (image["width"], image["height"]) if "width" in image else None
+
+
+def _stated(
+    k: int, caption: str, named: Sequence, objects: Sequence[tuple[Object, str]]
+) -> list[Mention]:
+    """Mentions of the objects that caption k says it names, in its order."""
+    place = {thing.id: i for i, (thing, _) in enumerate(objects)}
+    mentions, start = [], 0
+    for annotation in map(str, named):
+        thing, phrase = objects[place[annotation]]
+        for words in (phrase, thing.name):  # with its colour, if the caption has that
+            if match := re.compile(rf"\b{re.escape(words)}\b", re.I).search(caption, start):
+                break
+        else:
+            raise ValueError(f"the caption {caption!r} says it names a {phrase}, and does not")
+        mentions.append(Mention(k, *match.span(), (place[annotation],)))
+        start = match.end()
+    return mentions
+
+
+def _by_name(
+    k: int,
+    caption: str,
+    pattern: re.Pattern,
+    names: Mapping[str, str],
+    objects: Sequence[tuple[Object, str]],
+) -> list[Mention]:
+    """Mentions in caption k of classes that occur among the objects."""
+    mentions = []
+    for match in pattern.finditer(caption):
+        same = [i for i, (thing, _) in enumerate(objects) if thing.name == names[match[0].lower()]]
+        if same:
+            mentions.append(Mention(k, *match.span(), tuple(same)))
+    return mentions

@@ -1,0 +1,263 @@
+"""Pictures with captions, the objects on them, and which words name which objects."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import ExifTags, Image
+from pycocotools import mask as coco_mask
+
+from fixlip.pictures import open_image
+
+if TYPE_CHECKING:
+    from fixlip.sides import TextSide
+
+MISSING = ("error", "skip")
+BYTES = re.compile(r"<[0-9A-F]{2}( [0-9A-F]{2})*>")  # how `players.readable` writes half a letter
+
+
+@dataclass(frozen=True)
+class Object:
+    """Something on a picture.
+
+    Parameters
+    ----------
+    name : str
+        Its class, as the data set calls it.
+    box : (x, y, width, height)
+        In pixels of the picture as `Example.open` gives it; (0, 0) is the corner at the top left.
+    crowd : bool
+        Whether it is a group of things that nobody counted.
+    id : str
+        What the data set calls this very object.
+    size : (width, height), optional
+        Of the picture.
+    outline : list or dict, optional
+        Polygons or a run-length code, as in COCO.
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    crowd: bool = False
+    id: str = ""
+    size: tuple[int, int] | None = None
+    outline: list | dict | None = field(default=None, repr=False, compare=False)
+
+    def mask(self) -> np.ndarray:
+        """The pixels it covers, (height, width), bool: its outline, or all of its box.
+
+        Examples
+        --------
+        >>> Object("star", (1, 0, 2, 1), size=(4, 2)).mask().astype(int).tolist()
+        [[0, 1, 1, 0], [0, 0, 0, 0]]
+        """
+        if self.size is None:
+            raise ValueError(f"{self.name}: the data set does not say how large the picture is")
+        width, height = self.size
+        outline = self.outline
+        if isinstance(outline, list):
+            outline = [p for p in outline if len(p) >= 6]  # fewer than three corners: no area
+        if not outline:
+            x, y, w, h = self.box
+            across, down = np.arange(width) + 0.5, np.arange(height) + 0.5  # centres of pixels
+            return ((down >= y) & (down < y + h))[:, None] & (across >= x) & (across < x + w)
+        if isinstance(outline, list):
+            outline = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
+        elif isinstance(outline["counts"], list):  # not compressed: how COCO stores crowds
+            outline = coco_mask.frPyObjects(outline, height, width)
+        return coco_mask.decode(outline).astype(bool)
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A stretch of a caption that names objects.
+
+    Parameters
+    ----------
+    caption : int
+        Which caption of the example.
+    start, stop : int
+        Its characters, `captions[caption][start:stop]`.
+    objects : tuple of int
+        Which objects of the example it names: several for a group.
+    """
+
+    caption: int
+    start: int
+    stop: int
+    objects: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture, its captions, the objects on it, and the words that name them.
+
+    Parameters
+    ----------
+    id : str
+        What the data set calls the picture.
+    image : pathlib.Path
+    captions : tuple of str
+        None or more. White space is single.
+    objects : tuple of Object
+    mentions : tuple of Mention
+    size : (width, height), optional
+        Of the picture that was annotated.
+    """
+
+    id: str
+    image: Path
+    captions: tuple[str, ...]
+    objects: tuple[Object, ...] = ()
+    mentions: tuple[Mention, ...] = ()
+    size: tuple[int, int] | None = None
+
+    def open(self) -> Image.Image:
+        """The picture in RGB, in the orientation in which its objects were annotated.
+
+        `fixlip.pictures.open_image`, and so `Encoder.image`, turn photographs upright as the camera
+        noted; the data sets count pixels as they are stored. The two differ in few photographs.
+        Where the sizes do not say which was annotated, it is taken to be the stored one.
+
+        Raises
+        ------
+        ValueError
+            Where the picture has another size than the annotated one.
+        """
+        upright = open_image(self.image)
+        with Image.open(self.image) as stored:
+            turned = stored.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            stored_size = stored.size
+            if turned and self.size in (None, stored_size):
+                stored.getexif().pop(ExifTags.Base.Orientation)
+                return open_image(stored)
+        if self.size is not None and self.size != upright.size:
+            raise ValueError(
+                f"{self.image.name} is {stored_size[0]} x {stored_size[1]} pixels, and objects were"
+                f" marked on {self.size[0]} x {self.size[1]}: is it another version of the picture?"
+            )
+        return upright
+
+    def words(self, mention: Mention) -> str:
+        """The words of a mention.
+
+        Examples
+        --------
+        >>> example = Example("7", Path("7.png"), ("a red star",))
+        >>> example.words(Mention(0, 2, 10, ()))
+        'red star'
+        """
+        return self.captions[mention.caption][mention.start : mention.stop]
+
+    def clear(self) -> list[Mention]:
+        """Mentions that name exactly one object, and no crowd: those of the point game."""
+        return [
+            m for m in self.mentions if len(m.objects) == 1 and not self.objects[m.objects[0]].crowd
+        ]
+
+
+def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
+    """How far each text player lies in a stretch of the caption.
+
+    Parameters
+    ----------
+    side : TextSide
+        From `Encoder.text`, with tokens or words.
+    start, stop : int
+        Characters of the caption, as in a `Mention`.
+
+    Returns
+    -------
+    numpy.ndarray, (n,), float64
+        In [0, 1]: 1 for a token with a letter or digit in the stretch; of a word, the mean of its
+        tokens. ``explanation.cross @ weights`` is the map of the mention.
+
+    Warns
+    -----
+    UserWarning
+        Where no player counts, for instance because the model does not see the end of the caption.
+
+    Examples
+    --------
+    >>> import fixlip
+    >>> side = fixlip.load("demo-clip", device="cpu").text("a red star and a blue ring")
+    >>> players_at(side, 2, 10).tolist()
+    [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    caption, owner = side.info["caption"], np.array(side.info["owner"])
+    if not 0 <= start < stop <= len(caption):
+        raise ValueError(f"characters {start} to {stop} are not in the caption {caption!r}")
+    # tokenizers change case, spaces and signs, but neither letters nor digits
+    inside = [
+        start <= position < stop
+        for position, char in enumerate(caption)
+        for _ in _letters(char)  # one character may become several
+    ]
+    pieces = ["" if BYTES.fullmatch(piece) else _letters(piece) for piece in side.info["tokens"]]
+    if not _letters(caption).startswith("".join(pieces)):
+        raise ValueError(
+            f"the tokens {side.info['tokens']} cannot be found in the caption {caption!r}: give "
+            "characters of a caption that the tokenizer takes letter by letter"
+        )
+    ends = np.cumsum([len(piece) for piece in pieces])
+    share = np.array(
+        [any(inside[end - len(piece) : end]) for end, piece in zip(ends, pieces, strict=True)],
+        float,
+    )  # (tokens,)
+    if not share.any():
+        warnings.warn(f"no player stands for {caption[start:stop]!r}", stacklevel=2)
+    return np.bincount(owner, share) / np.bincount(owner)  # (tokens,) -> (n,)
+
+
+def _letters(text: str) -> str:
+    """The letters and digits of a text, in one case and form."""
+    flat = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in flat if char.isalnum())
+
+
+def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list[Example]:
+    """The examples whose pictures are there; the others raise one error, or are left out.
+
+    Parameters
+    ----------
+    examples : sequence of Example
+    missing : {"error", "skip"}
+        What to do about pictures that are not on disk; skipping them says how many.
+    hint : str
+        Where to get the pictures, for the error.
+    """
+    if missing not in MISSING:
+        raise ValueError(f'missing must be "error" or "skip", got {missing!r}')
+    gone = [example.image for example in examples if not example.image.is_file()]
+    if not gone:
+        return list(examples)
+    absent = set(gone)
+    message = f"{len(absent)} of {len({e.image for e in examples})} pictures are not on disk"
+    if missing == "error" or len(gone) == len(examples):
+        raise FileNotFoundError(
+            f"{message}, the first is {gone[0]}; {hint}"
+            + ('; missing="skip" goes on without them' if missing == "error" else "")
+        )
+    warnings.warn(f"{message}, going on without them; the first is {gone[0]}", stacklevel=3)
+    return [example for example in examples if example.image not in absent]
+
+
+def read_json(path: Path, hint: str) -> dict:
+    """What a JSON file holds; `hint` says what is expected there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; {hint}")
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no whole JSON file ({error}); {hint}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object; {hint}")
+    return found

@@ -1,0 +1,218 @@
+"""Mosaics of 2 x 2 pictures for the pointing game: ImageNet's, as published, and the demo data's."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from fixlip.data.captions import Caption
+from fixlip.data.imagenet import class_images
+from fixlip.data.scenes import GRID, read_scenes
+from fixlip.paths import root
+from fixlip.pictures import open_image
+
+if TYPE_CHECKING:
+    from fixlip.encoders import Encoder
+
+TILE = 224  # pixels per side of one picture
+PUBLISHED_GAMES: tuple[tuple[str, ...], ...] = (
+    ("goldfish", "husky", "pizza", "tractor"),
+    ("cat", "goldfish", "plane", "pizza"),
+    ("banana", "cat", "tractor", "ball"),
+    ("husky", "banana", "plane", "church"),
+    ("pizza", "ipod", "goldfish", "banana"),
+    ("ipod", "cat", "husky", "plane"),
+    ("tractor", "ball", "banana", "ipod"),
+    ("plane", "church", "ball", "goldfish"),
+    ("church", "pizza", "ipod", "cat"),
+    ("ball", "husky", "banana", "tractor"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """Four things, one per quadrant, and what they are called.
+
+    Parameters
+    ----------
+    id : str
+    image : PIL.Image.Image or pathlib.Path
+    names : tuple of str
+        What stands top left, top right, bottom left and bottom right, as in
+        `fixlip.metrics.QUADRANTS`.
+    phrases : tuple of str, optional
+        The same in more words, "red star"; by default the names.
+
+    Examples
+    --------
+    >>> mosaic = Mosaic("0", Path("0.png"), ("star", "arrow", "moon", "ring"), ("red star",) * 4)
+    >>> mosaic.caption(2), mosaic.own(2)
+    ('star arrow', [0, 1])
+    >>> mosaic.caption(2, full=True), mosaic.own(2, full=True)
+    ('a red star and a red star', [-1, 0, 0, -1, -1, 1, 1])
+    """
+
+    id: str
+    image: Image.Image | Path
+    names: tuple[str, ...]
+    phrases: tuple[str, ...] = ()
+
+    def caption(self, count: int, *, full: bool = False) -> str:
+        """A caption of the first `count` things: bare names, or full phrases with articles."""
+        return " ".join(words for words, _ in self._parts(count, full))
+
+    def own(self, count: int, *, full: bool = False) -> list[int]:
+        """For every word of that caption, the quadrant of the thing it describes, or -1."""
+        return [owner for words, owner in self._parts(count, full) for _ in words.split()]
+
+    def _parts(self, count: int, full: bool) -> list[tuple[str, int]]:
+        """Stretches of the caption, and the quadrant that each belongs to."""
+        if not 1 <= count <= len(self.names):
+            raise ValueError(f"a mosaic has 1 to {len(self.names)} things to name, not {count}")
+        if not full:
+            return [(name, k) for k, name in enumerate(self.names[:count])]
+        parts = []
+        for k, phrase in enumerate((self.phrases or self.names)[:count]):
+            article, _ = str(Caption(((None, phrase),))).split(" ", 1)
+            parts += [("and", -1)] * (k > 0) + [(article, -1), (phrase, k)]
+        return parts
+
+
+def single_token(encoder: Encoder, caption: str) -> bool:
+    """Whether every word of a caption is one token of a model.
+
+    The published pointing game asks for that, since its players are tokens. What is left of its
+    texts is then a matter of the tokenizer, so it is measured here: SigLIP splits "ipod" and
+    "goldfish", CLIP does not. (The published program leaves out ipod, goldfish and husky for every
+    model, although its table of CLIP has them.) With words as players nothing need be left out.
+
+    Examples
+    --------
+    >>> import fixlip
+    >>> encoder = fixlip.load("demo-clip", device="cpu")
+    >>> single_token(encoder, "star arrow moon")
+    True
+    """
+    return encoder.text(caption).n == len(caption.split())
+
+
+def imagenet_mosaics(
+    folder: str | Path,
+    *,
+    games: Sequence[Sequence[str]] = PUBLISHED_GAMES,
+    count: int = 50,
+    keep: str | Path | None = None,
+    folders: Mapping[str, str | Path] | None = None,
+    jpeg: bool = True,
+) -> list[Mosaic]:
+    """Mosaics of the published pointing game, from the validation pictures of ImageNet.
+
+    Mosaic i of a game shows picture i of each of its classes, resized to 224 x 224 pixels whatever
+    its shape.
+
+    Parameters
+    ----------
+    folder, folders
+        See `fixlip.data.imagenet.class_images`.
+    games : sequence of four names each
+        Classes in the order top left, top right, bottom left, bottom right.
+    count : int
+        Mosaics per game; the published ones have 50, all validation pictures of a class.
+    keep : str or pathlib.Path, optional
+        A folder in which the mosaics are written as files; those that are there are not made again.
+    jpeg : bool
+        Compress them as JPEG, as the published ones are, or leave the pixels as they are.
+
+    Returns
+    -------
+    list of Mosaic
+        Game by game.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where classes are missing: which, and where to get them.
+    ValueError
+        Where a class has fewer than `count` pictures, or a game not four classes.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, table 1.
+    """
+    if bad := [game for game in games if len(game) != 4]:
+        raise ValueError(f"a game has four classes, one per quadrant; got {bad[0]}")
+    images = class_images(folder, [name for game in games for name in game], folders=folders)
+    if few := [f"{name} has {len(found)}" for name, found in images.items() if len(found) < count]:
+        raise ValueError(f"{count} pictures per class are needed, but {', '.join(few)}")
+    mosaics = []
+    for game in games:
+        for i in range(count):
+            name = f"{'-'.join(game)}-{i:02d}"
+            paths = [images[own][i] for own in game]
+            mosaics.append(Mosaic(name, _mosaic(name, paths, jpeg, keep), tuple(game)))
+    return mosaics
+
+
+def _mosaic(
+    name: str, paths: Sequence[Path], jpeg: bool, keep: str | Path | None
+) -> Image.Image | Path:
+    """One mosaic, as a file in `keep` or as a picture that is unpacked when it is needed."""
+    target = None
+    if keep is not None:
+        target = Path(keep).expanduser() / f"{name}{'.jpg' if jpeg else '.png'}"
+        if target.is_file():
+            return target
+    canvas = Image.new("RGB", (2 * TILE, 2 * TILE))
+    for k, path in enumerate(paths):
+        tile = open_image(path).resize((TILE, TILE), Image.Resampling.BILINEAR)
+        canvas.paste(tile, (k % 2 * TILE, k // 2 * TILE))
+    packed = io.BytesIO()
+    canvas.save(packed, "JPEG" if jpeg else "PNG")
+    if target is None:
+        return Image.open(packed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or not at all
+    part.write_bytes(packed.getvalue())
+    part.replace(target)
+    return target
+
+
+def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
+    """The demo data's scenes whose objects, all of different shapes, fill the four quadrants.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path, optional
+        Written by `fixlip.data.scenes.write_coco`; by default the repository's ``data/scenes``.
+
+    Returns
+    -------
+    list of Mosaic
+        Names are shapes, phrases have colours too.
+
+    Examples
+    --------
+    >>> mosaics = demo_mosaics()
+    >>> len(mosaics), mosaics[0].caption(2, full=True)
+    (100, 'a yellow circle and a green ring')
+    """
+    folder = root() / "data/scenes" if folder is None else Path(folder).expanduser()
+    half, mosaics = GRID // 2, []
+    for number, scene in enumerate(read_scenes(folder), start=1):  # as `write_coco` numbers them
+        things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
+        places = [(thing.row, thing.column, thing.size) for thing in things]
+        corners = [(row, column, half) for row in (0, half) for column in (0, half)]
+        if places == corners and len({thing.shape for thing in things}) == 4:
+            names = tuple(thing.shape for thing in things)
+            image = folder / "val" / f"{number:012d}.png"
+            phrases = tuple(thing.name for thing in things)
+            mosaics.append(Mosaic(image.stem, image, names, phrases))
+    if not mosaics:
+        raise ValueError(f"no scene of {folder} fills the four quadrants with different shapes")
+    return mosaics
