@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fixlip.sides import TextSide
 
 MISSING = ("error", "skip")
-BYTES = re.compile(r"<[0-9A-F]{2}( [0-9A-F]{2})*>")  # how `players.readable` writes half a letter
+NAMELESS = re.compile(r"<[^<>]+>")  # tokens of unknown words, of broken characters, of spaces
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
     -------
     numpy.ndarray, (n,), float64
         In [0, 1]: 1 for a token with a letter or digit in the stretch; of a word, the mean of its
-        tokens. ``explanation.cross @ weights`` is the map of the mention.
+        tokens that have any. ``explanation.cross @ weights`` is the map of the mention.
 
     Warns
     -----
@@ -196,25 +196,24 @@ def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
     if not 0 <= start < stop <= len(caption):
         raise ValueError(f"characters {start} to {stop} are not in the caption {caption!r}")
     # tokenizers change case, spaces and signs, but neither letters nor digits
-    inside = [
-        start <= position < stop
-        for position, char in enumerate(caption)
-        for _ in _letters(char)  # one character may become several
-    ]
-    pieces = ["" if BYTES.fullmatch(piece) else _letters(piece) for piece in side.info["tokens"]]
-    if not _letters(caption).startswith("".join(pieces)):
+    letters = [(_letters(char), start <= i < stop) for i, char in enumerate(caption)]
+    inside = [named for text, named in letters for _ in text]  # a character may become several
+    text = "".join(text for text, _ in letters)
+    # a token without a name stands for whatever lies between its neighbours
+    pieces = [None if NAMELESS.fullmatch(t) else _letters(t) for t in side.info["tokens"]]
+    wanted = "".join("(.*?)" if piece is None else f"({re.escape(piece)})" for piece in pieces)
+    match = (re.match if side.info["cut"] else re.fullmatch)(wanted, text)
+    if match is None:
         raise ValueError(
-            f"the tokens {side.info['tokens']} cannot be found in the caption {caption!r}: give "
-            "characters of a caption that the tokenizer takes letter by letter"
+            f"the tokens {side.info['tokens']} do not spell the caption {caption!r}: its words "
+            "cannot be told from them"
         )
-    ends = np.cumsum([len(piece) for piece in pieces])
-    share = np.array(
-        [any(inside[end - len(piece) : end]) for end, piece in zip(ends, pieces, strict=True)],
-        float,
-    )  # (tokens,)
+    spans = [match.span(k) for k in range(1, len(pieces) + 1)]
+    spoken = np.array([float(b > a) for a, b in spans])  # (tokens,): not a sign, not a space
+    share = np.array([float(any(inside[a:b])) for a, b in spans])  # (tokens,)
     if not share.any():
         warnings.warn(f"no player stands for {caption[start:stop]!r}", stacklevel=2)
-    return np.bincount(owner, share) / np.bincount(owner)  # (tokens,) -> (n,)
+    return np.bincount(owner, share) / np.bincount(owner, spoken).clip(min=1)  # (n,)
 
 
 def _letters(text: str) -> str:

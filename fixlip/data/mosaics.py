@@ -1,4 +1,4 @@
-"""Mosaics of 2 x 2 pictures for the pointing game: ImageNet's, as published, and the demo data's."""
+"""Mosaics of 2 x 2 pictures for the pointing game: of ImageNet, as published, and of demo data."""
 
 from __future__ import annotations
 
