@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fixlip.data.coco_words import phrases
+from fixlip.data.coco_words import any_of, name_mentions, phrases
 from fixlip.data.examples import Example, Mention, Object, read_json, with_images
 
 LAYOUT = (
@@ -86,20 +86,17 @@ def read_coco(
         found, parts = _karpathy(folder, Path(karpathy).expanduser(), split or "test")
     instances, sizes, classes = _instances(folder, parts)
     names = phrases(classes)
-    # longest first: a hot dog is no dog
-    longest = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    pattern = re.compile(rf"\b({longest})\b", re.IGNORECASE)
+    pattern = any_of(names)
     examples = []
     for example, named in found:
         objects = instances.get(example.id, [])
-        mentions = []
+        things, mentions = tuple(thing for thing, _ in objects), []
         for k, caption in enumerate(example.captions):
             if named[k] is not None:
                 mentions += _stated(k, caption, named[k], objects)
             elif objects:
-                mentions += _by_name(k, caption, pattern, names, objects)
+                mentions += name_mentions(k, caption, names, things, pattern)
         size = sizes.get(example.id, example.size)
-        things = tuple(thing for thing, _ in objects)
         examples.append(replace(example, objects=things, mentions=tuple(mentions), size=size))
     return with_images(examples, missing=missing, hint=LAYOUT if karpathy is None else KARPATHY)
 
@@ -221,20 +218,4 @@ def _stated(
             raise ValueError(f"the caption {caption!r} says it names a {phrase}, and does not")
         mentions.append(Mention(k, *match.span(), (place[annotation],)))
         start = match.end()
-    return mentions
-
-
-def _by_name(
-    k: int,
-    caption: str,
-    pattern: re.Pattern,
-    names: Mapping[str, str],
-    objects: Sequence[tuple[Object, str]],
-) -> list[Mention]:
-    """Mentions in caption k of classes that occur among the objects."""
-    mentions = []
-    for match in pattern.finditer(caption):
-        same = [i for i, (thing, _) in enumerate(objects) if thing.name == names[match[0].lower()]]
-        if same:
-            mentions.append(Mention(k, *match.span(), tuple(same)))
     return mentions

@@ -1,5 +1,12 @@
 """Words that captions use for the 80 classes of COCO; the papers' own list is not published."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from fixlip.data.examples import Mention, Object
+
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
 
 # Besides the name of the class itself. Plurals are made by `plural`, irregular ones stand here.
@@ -110,3 +117,45 @@ def phrases(classes: list[str]) -> dict[str, str]:
         words += [*SYNONYMS.get(name, ()), *([f"baby {name}"] if name in ANIMALS else [])]
         found |= {form: name for word in words for form in (word, plural(word))}
     return found
+
+
+def any_of(phrases: Iterable[str]) -> re.Pattern:
+    """A pattern of any of these phrases, the longest first: a hot dog is no dog."""
+    longest = "|".join(map(re.escape, sorted(phrases, key=len, reverse=True)))
+    return re.compile(rf"\b({longest})\b", re.IGNORECASE)
+
+
+def name_mentions(
+    number: int,
+    caption: str,
+    names: Mapping[str, str],
+    objects: Sequence[Object],
+    pattern: re.Pattern,
+) -> list[Mention]:
+    """Mentions of the classes that occur among the objects, in the order of the caption.
+
+    Parameters
+    ----------
+    number : int
+        Which caption of the example it is.
+    caption : str
+    names : mapping
+        From phrases in lower case to classes.
+    objects : sequence of Object
+    pattern : re.Pattern
+        `any_of` the phrases.
+
+    Examples
+    --------
+    >>> dogs = [Object("dog", (0, 0, 1, 1)), Object("dog", (2, 0, 1, 1))]
+    >>> names = {"dogs": "dog", "puppy": "dog", "hot dog": ""}
+    >>> name_mentions(0, "Dogs eat a hot dog", names, dogs, any_of(names))
+    [Mention(caption=0, start=0, stop=4, objects=(0, 1))]
+    """
+    mentions = []
+    for match in pattern.finditer(caption):
+        wanted = names[match[0].lower()]
+        same = tuple(i for i, thing in enumerate(objects) if thing.name == wanted)
+        if same:
+            mentions.append(Mention(number, *match.span(), same))
+    return mentions

@@ -1,0 +1,180 @@
+"""HNC: hard negative captions of GQA's pictures, each with the true caption it was made from."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+
+from PIL import Image
+
+from fixlip.data.coco_words import any_of, name_mentions, plural
+from fixlip.data.examples import Example, Mention, Object, read_json, with_images
+
+LAYOUT = (
+    "a folder of HNC holds hnc_clean_strict_train.json, hnc_clean_strict_val.json or "
+    "hnc_clean_strict_test.json (https://doi.org/10.18419/darus-4341) and GQA's pictures in "
+    "images/ (https://cs.stanford.edu/people/dorarad/gqa/download.html)"
+)
+
+FORMS = ("a", "an", "the", "is", "are")  # they change with the noun that is exchanged
+
+
+def read_hnc(
+    folder: str | Path,
+    *,
+    split: str = "test",
+    images: str | Path = "images",
+    missing: str = "error",
+) -> list[Example]:
+    """Read every hard negative with its true caption, and the objects that the captions name.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        With ``hnc_clean_strict_<split>.json``.
+    split : str
+        "train", "val" or "test" (the one that people wrote).
+    images : str or pathlib.Path
+        The folder of ``<id>.jpg``, here or in `folder`.
+    missing : {"error", "skip"}
+        What to do about pictures that are not on disk.
+
+    Returns
+    -------
+    list of Example
+        One per negative: `captions` are the true one and the negative one, `id` is that of the
+        picture and of the negative caption. Objects are mentioned where a caption has their name;
+        what was exchanged is told by `replacement`.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the captions or pictures are missing: which, and where to get them.
+    ValueError
+        For broken files.
+
+    Examples
+    --------
+    >>> example = read_hnc("hnc")[0]  # doctest: +SKIP
+    >>> example.captions  # doctest: +SKIP
+    ('The man is to the right of the chair.', 'The man is to the right of the table.')
+    """
+    folder = Path(folder).expanduser()
+    path = folder / f"hnc_clean_strict_{split}.json"
+    places = folder / images, Path(images).expanduser()
+    place = next((p for p in places if p.is_dir()), places[0])
+    examples, alone = [], 0
+    content = read_json(path, LAYOUT)
+    try:
+        for picture, entry in content.items():
+            captions = entry.get("captions", entry)
+            for number, negative in captions.items():
+                if int(negative["label"]) == 1:
+                    continue
+                positive = captions.get(str(negative.get("cpt_p_id")))  # may be the number 0
+                if positive is None:
+                    alone += 1
+                    continue
+                name = picture if picture.endswith(".jpg") else f"{picture}.jpg"
+                examples.append(_pair(f"{picture}/{number}", place / name, positive, negative))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no file of HNC: {error!r}; {LAYOUT}") from None
+    if alone:
+        warnings.warn(f"{alone} negatives name no true caption and are left out", stacklevel=2)
+    return _with_sizes(with_images(examples, missing=missing, hint=LAYOUT))
+
+
+def _pair(name: str, image: Path, positive: Mapping, negative: Mapping) -> Example:
+    """The example of one true caption and one negative."""
+    boxes = (positive.get("bboxes") or {}) | (negative.get("bboxes") or {})
+    objects = []
+    for number, entry in boxes.items():
+        box = entry["bbox"]
+        box = [box[side] for side in "xywh"] if isinstance(box, Mapping) else box
+        x, y, width, height = map(float, box)
+        objects.append(Object(entry["name"], (x, y, width, height), id=str(number)))
+    captions = tuple(" ".join(each["caption"].split()) for each in (positive, negative))
+    forms = {form: o.name for o in objects for form in (o.name.lower(), plural(o.name.lower()))}
+    mentions = [
+        mention
+        for k, caption in enumerate(captions if objects else ())
+        for mention in name_mentions(k, caption, forms, objects, any_of(forms))
+    ]
+    return Example(name, image, captions, tuple(objects), tuple(mentions))
+
+
+def _with_sizes(examples: list[Example]) -> list[Example]:
+    """The same, with the sizes of the pictures, which HNC does not give."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    done = []
+    for example in examples:
+        if example.image not in sizes:
+            with Image.open(example.image) as image:
+                sizes[example.image] = image.size
+        size = sizes[example.image]
+        objects = tuple(replace(thing, size=size) for thing in example.objects)
+        done.append(replace(example, objects=objects, size=size))
+    return done
+
+
+def replacement(example: Example) -> tuple[Mention, Mention]:
+    """What the second caption of an example says where the first says something else.
+
+    Parameters
+    ----------
+    example : Example
+        With two captions that differ in one stretch of words.
+
+    Returns
+    -------
+    (Mention, Mention)
+        The words in the first caption and those in the second, without articles and "is" or "are"
+        that change with them. `objects` of both are those that the *first* words name: the measures
+        of hard negatives ask how the new words look at the old box. Where there are none, what was
+        exchanged is no object, but a colour, a relation or a number.
+
+    Raises
+    ------
+    ValueError
+        Where a caption has nothing that the other lacks.
+
+    References
+    ----------
+    The hard negatives of the exCLIP paper (TMLR 2025).
+
+    Examples
+    --------
+    >>> captions = ("A red star.", "A red ring.")
+    >>> old, new = replacement(Example("0", Path("0.png"), captions))
+    >>> captions[0][old.start : old.stop], captions[1][new.start : new.stop]
+    ('star', 'ring')
+    """
+    if len(example.captions) != 2:
+        raise ValueError(f"example {example.id} has {len(example.captions)} captions, not two")
+    words = [list(re.finditer(r"\w[\w'-]*|[^\w\s]", caption)) for caption in example.captions]
+    texts = [[word[0] for word in each] for each in words]
+    before = _common(*texts)
+    after = _common(*(text[before:][::-1] for text in texts))
+    spans = []
+    for caption, each in zip(example.captions, words, strict=True):
+        changed = each[before : len(each) - after]
+        while changed and changed[0][0].lower() in FORMS:
+            del changed[0]
+        while changed and changed[-1][0].lower() in FORMS:
+            del changed[-1]
+        if not changed:
+            raise ValueError(f"example {example.id}: no word of {caption!r} was exchanged")
+        spans.append((changed[0].start(), changed[-1].end()))
+    start, stop = spans[0]
+    named = [m for m in example.mentions if m.caption == 0 and m.start <= start and stop <= m.stop]
+    objects = tuple(dict.fromkeys(i for m in named for i in m.objects))
+    return Mention(0, start, stop, objects), Mention(1, *spans[1], objects)
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    """How many words two lists have in common at their beginning."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))))
