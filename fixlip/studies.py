@@ -15,24 +15,22 @@ import dataclasses
 import errno
 import hashlib
 import inspect
-import json
 import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from fixlip.fingerprints import fingerprint
+from fixlip.store import FORMAT, Folder, Nowhere
 
-FORMAT = "fixlip-study-1"
 PATH = re.compile(
     r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[^/\\'\":\s]+[/\\])+(?P<name>[^/\\'\":\s]*)"
 )
@@ -94,9 +92,10 @@ def study(
     items : iterable
         Strings, numbers or Paths, which become the column ``item``; or mappings or dataclasses,
         whose numbers, strings and Paths (by their names) become columns of their own. Any other
-        item is numbered. An item that comes twice is computed once, and in the table twice.
+        item is numbered.
     folder : str or os.PathLike, optional
-        Where to keep what is done; by default nothing is kept.
+        Where to keep what is done; by default nothing is kept. What other code or constants gave
+        stays there as well: delete the folder to be rid of it.
     constants : mapping, optional
         Further arguments, the same for all items, such as an encoder.
     shard : (int, int)
@@ -104,8 +103,9 @@ def study(
         same call without it reads all parts.
     retry : bool
         Try again what failed before. An item that failed stays failed otherwise, unless something
-        that determines it has changed: the code, a constant, or the file of a Path, one that was
-        missing included. Lack of memory or of a connection is never kept as a failure.
+        that determines it has changed (the code, a constant, the file of a Path). Errors that may
+        pass are never kept and always tried again: a file that is missing, a lack of memory, of
+        disk space or of a connection.
     progress : bool, optional
         Whether to show a progress bar; by default only on a terminal.
 
@@ -131,11 +131,12 @@ def study(
     """
     items, constants = _items(items), dict(constants or {})
     _check_call(function, constants)
-    items = items[_first(shard) :: shard[1]]
-    labels = [_label(item, number) for number, item in enumerate(items)]
-    names, store = _names(function, items, constants, folder), _Memory()
+    mine = slice(_first(shard), None, shard[1])
+    labels = [_label(item, number) for number, item in enumerate(items)][mine]
+    items = items[mine]
+    names, store = _names(function, items, constants, folder), Nowhere()
     if folder is not None:
-        store = _Folder(Path(folder), getattr(function, "__qualname__", type(function).__name__))
+        store = Folder(Path(folder), getattr(function, "__qualname__", type(function).__name__))
         store.clear(names if retry else [])
     kept = {name: found for name in dict.fromkeys(names) if (found := store.find(name))}
     todo = {name: i for i, name in reversed([*enumerate(names)]) if name not in kept}
@@ -151,8 +152,8 @@ def study(
         with bar:
             for wait in (False, True):  # what other processes are at is looked at again at the end
                 for name, i in sorted(todo.items(), key=lambda pair: pair[1]):
-                    with store.lock(name, wait) as mine:
-                        if not mine:
+                    with store.lock(name, wait) as held:
+                        if not held:
                             continue
                         outcome = store.find(name)
                         if outcome is None:
@@ -208,7 +209,9 @@ def _names(function: Callable, items: list, constants: dict, folder: object) -> 
     """One name per item: of files, the hash of all that determines the rows."""
     if folder is None:
         return [str(i) for i in range(len(items))]
-    method = fingerprint([function, *sorted(constants.items())], "the function with its constants")
+    method = [fingerprint(function, "the function")]
+    for name, value in sorted(constants.items()):
+        method += [name, fingerprint(value, f"the constant {name!r}")]
     each = (fingerprint(item, f"items[{i}]") for i, item in enumerate(items))
     return [hashlib.sha256(f"{FORMAT} {method} {one}".encode()).hexdigest()[:32] for one in each]
 
@@ -332,96 +335,3 @@ def _warn(result: Study) -> None:
             f"({first['where']}); all are in .failures, and retry=True tries them again",
             stacklevel=3,
         )
-
-
-# --- where it is kept --------------------------------------------------------------------------
-
-
-class _Memory:
-    """Keeps nothing."""
-
-    def find(self, name: str) -> dict | None:
-        return None
-
-    def keep(self, name: str, outcome: dict, label: Row) -> None:
-        pass
-
-    def lock(self, name: str, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        return contextlib.nullcontext(True)
-
-
-class _Folder(_Memory):
-    """One file per item: NAME.json, or NAME.failed.json; and NAME.lock while a process is at it.
-
-    The operating system frees a lock when its process dies. Only who holds the lock writes, first
-    to NAME.part and then, whole, to the file itself: what a killed process leaves is harmless.
-    """
-
-    def __init__(self, folder: Path, function: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.function = folder, function
-
-    def clear(self, retry: list[str]) -> None:
-        """Remove what killed processes left, and the failures that are to be tried again."""
-        for name in retry:
-            self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
-        for left in self.folder.glob("*.part"):
-            with self.lock(left.stem, wait=False) as mine:
-                if mine:
-                    left.unlink(missing_ok=True)
-
-    def find(self, name: str) -> dict | None:
-        """What is known of an item; a damaged file is as good as none."""
-        for path in (self.folder / f"{name}.json", self.folder / f"{name}.failed.json"):
-            try:
-                about = json.loads(path.read_bytes())
-                outcome = about["outcome"]
-                if about["check"] == _check(outcome):
-                    return outcome
-            except FileNotFoundError:
-                continue
-            except (ValueError, KeyError, TypeError):
-                pass
-            warnings.warn(f"{path.name} is damaged: its item is computed again", stacklevel=3)
-        return None
-
-    def keep(self, name: str, outcome: dict, label: Row) -> None:
-        """Write what was computed, whole or not at all; errors that may pass are not kept."""
-        if outcome.get("passing"):
-            return
-        about = {"format": FORMAT, "function": self.function, "item": label}
-        about |= {"outcome": outcome, "check": _check(outcome)}
-        part = self.folder / f"{name}.part"
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(about, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / f"{name}{'.json' if 'rows' in outcome else '.failed.json'}")
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        if "rows" in outcome:
-            self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def lock(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold an item's lock and give True; or give False where another process holds it."""
-        lock = FileLock(self.folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0, poll_interval=0.1)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-            if self.folder.joinpath(f"{name}.json").exists():  # who comes now need not compute
-                with contextlib.suppress(OSError):
-                    Path(lock.lock_file).unlink()
-
-
-def _check(outcome: dict) -> str:
-    """Hash of what a file holds, to tell whether it is whole."""
-    return hashlib.sha256(json.dumps(outcome).encode()).hexdigest()
