@@ -270,29 +270,32 @@ def _rows(result: Any, label: Row) -> list[Row]:
     if isinstance(result, pd.DataFrame):
         result = result.to_dict("records")
     rows = [result] if isinstance(result, Mapping) else result
-    if isinstance(rows, str) or not isinstance(rows, Iterable):
+    single = isinstance(rows, str) or getattr(rows, "shape", None) == ()
+    if single or not isinstance(rows, Iterable):
         raise TypeError(
             f"the function returned {type(result).__name__}: it must return a row, which is a dict "
             "of columns, or a list of rows"
         )
-    checked = []
-    for row in rows:
-        if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
-            raise TypeError(
-                f"the function returned the row {row!r:.80}: a row must be a dict of columns"
-            )
+    return [_row(row, label) for row in rows]
+
+
+def _row(row: Any, label: Row) -> Row:
+    if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
+        raise TypeError(
+            f"the function returned the row {row!r:.80}: a row must be a dict of columns"
+        )
+    plain = {}
+    for name, value in row.items():
         try:
-            row = {name: _cell(value) for name, value in row.items()}
+            plain[name] = _cell(value)
         except TypeError as error:
-            raise TypeError(f"the function returned a row with {error}") from None
-        for name in label.keys() & row.keys():
-            if repr(label[name]) != repr(row[name]):
-                raise ValueError(
-                    f"the row says {name}={row[name]!r}, and the item itself "
-                    f"{name}={label[name]!r}: give the row's column another name"
-                )
-        checked.append(row)
-    return checked
+            raise TypeError(f"the column {name!r} holds {error}") from None
+        if name in label and repr(label[name]) != repr(plain[name]):
+            raise ValueError(
+                f"the row says {name}={plain[name]!r}, and the item itself {name}={label[name]!r}: "
+                "give the row's column another name"
+            )
+    return plain
 
 
 def _cell(value: Any) -> float | int | str | bool | None:
@@ -303,9 +306,7 @@ def _cell(value: Any) -> float | int | str | bool | None:
         if isinstance(value, kind):
             return kind(value)
     if value is not None:
-        raise TypeError(
-            f"a {type(value).__name__} in it: a column must hold numbers, strings, booleans or None"
-        )
+        raise TypeError(f"{type(value).__name__}; expected numbers, strings, booleans or None")
     return None
 
 
