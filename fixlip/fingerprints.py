@@ -148,13 +148,16 @@ class _Reader:
 
     def code(self, value: Any, what: str) -> Any:
         """Describe a function or a class."""
+        bound = getattr(value, "__self__", None)
         if isinstance(value, MethodType):
-            return ["method", self.value(value.__func__, what), self.value(value.__self__, what)]
+            return ["method", self.value(value.__func__, what), self.value(bound, what)]
+        if bound is not None and not isinstance(bound, ModuleType | type):  # of built-in types
+            return ["method", value.__qualname__, self.value(bound, what)]
         name = getattr(value, "__module__", None) or type(value).__module__
         if sources.is_ours(name):
             self.modules.add(name)
             return ["fixlip", name, value.__qualname__]
-        if sources.is_installed(name):
+        if sources.is_installed(name, value):
             qualname = getattr(value, "__qualname__", repr(value))
             return ["installed", *sources.version(name), qualname]
         if id(value) in self.met:
@@ -164,8 +167,8 @@ class _Reader:
 
     def own(self, function: FunctionType, what: str) -> Any:
         """Describe a function of the user: its source and the values that it reads."""
-        source, name = sources.source_of(function, what), function.__qualname__
         sources.check_loaded(function)
+        source, name = sources.source_of(function, what), function.__qualname__
         defaults = [function.__defaults__, function.__kwdefaults__]
         read = sources.globals_read(function) | sources.closure(function)
         return [

@@ -32,10 +32,12 @@ def is_ours(name: str) -> bool:
     return name.partition(".")[0] == "fixlip"
 
 
-def is_installed(name: str) -> bool:
-    """Whether a module belongs to Python or to an installed package, not to the user."""
-    if is_ours(name) or name in ("__main__", "__mp_main__"):
+def is_installed(name: str, function: Any = None) -> bool:
+    """Whether a module, or a function of it, belongs to Python or to an installed package."""
+    if is_ours(name):
         return False
+    if isinstance(function, FunctionType):  # a name can be lent, as functools.wraps does
+        return is_library(function.__code__.co_filename)
     top = name.partition(".")[0]
     file = getattr(sys.modules.get(name, sys.modules.get(top)), "__file__", None)
     return top in sys.stdlib_module_names or (bool(file) and is_library(file))
@@ -44,7 +46,8 @@ def is_installed(name: str) -> bool:
 def is_library(file: str) -> bool:
     """Whether a file belongs to Python or to an installed package."""
     path = Path(file)
-    return bool({"site-packages", "dist-packages"} & {*path.parts}) or path.is_relative_to(STANDARD)
+    installed = {"site-packages", "dist-packages"} & {*path.parts}
+    return bool(installed) or path.is_relative_to(STANDARD) or file.startswith("<frozen")
 
 
 def is_wrapper(value: Any) -> bool:
@@ -184,7 +187,8 @@ def source_of(function: Any, what: str) -> str:
     if len(found) != 1:
         raise ValueError(
             f"{what}: the source of {function.__qualname__} cannot be found, so that nobody could "
-            "tell later whether it was the same. Define it with def in a file or in a notebook cell"
+            "tell later whether it was the same. Define it with def in a file or in a notebook "
+            "cell, and restart Python where the file has changed"
         )
     return next(iter(found.values()))
 
