@@ -1,0 +1,68 @@
+"""How solving time and memory grow with players, masks and width, one at a time, as slopes.
+
+    python benchmarks/growth.py
+
+From 49 + 12 players, 1,024 + 512 masks and width 512 one of n_I, n_T, m and D doubles at a time (m
+on both sides). Sweeps are made up: solving does not look at what embeddings mean. Every fit runs in
+a process of its own, errors included; the figure has logarithmic axes, and "power" is the exponent
+of time between the last two points. Writes benchmarks/results/growth.json and .png.
+"""
+
+import argparse
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+from machine import RESULTS, write
+from solver import apart
+
+BASE = {"n_I": 49, "n_T": 12, "m": 1024, "D": 512}
+STEPS = {
+    "n_I": (49, 98, 196, 392),
+    "n_T": (12, 24, 48, 96),
+    "m": (512, 1024, 2048, 4096, 8192),
+    "D": (256, 512, 1024, 2048),
+}
+
+
+def main() -> None:
+    """Command line."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    rows, lines = [], {}
+    for what, values in STEPS.items():
+        for value in values:
+            at = BASE | {what: value}
+            result = apart(
+                "default",
+                "antithetic",
+                [at["n_I"], at["n_T"]],
+                [at["m"], at["m"] // 2],
+                at["D"],
+            )
+            lines.setdefault(what, []).append((value, result["seconds"], result["mebibytes"]))
+            print(what, value, result, file=sys.stderr, flush=True)
+        x, seconds, memory = np.array(lines[what]).T
+        power = np.log(seconds[-1] / seconds[-2]) / np.log(x[-1] / x[-2])
+        rows.append(
+            {
+                "grows": what,
+                "values": ", ".join(f"{v:g}" for v in x),
+                "seconds": ", ".join(f"{s:.2f}" for s in seconds),
+                "MiB": ", ".join(f"{s:.0f}" for s in memory),
+                "power": f"{power:.1f}",
+            }
+        )
+    fig, axs = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for what, line in lines.items():
+        x, *heights = np.array(line).T
+        for ax, height in zip(axs, heights, strict=True):
+            ax.loglog(x / BASE[what], np.maximum(height, 1e-3), "o-", label=what)
+    for ax, label in zip(axs, ("seconds", "MiB beyond the sweeps"), strict=True):
+        ax.set(xlabel="times 49 + 12 players, 1024 + 512 masks, width 512", ylabel=label)
+        ax.legend()
+    fig.savefig(RESULTS / "growth.png", dpi=144)
+    write("growth", rows)
+
+
+if __name__ == "__main__":
+    main()
