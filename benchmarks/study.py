@@ -1,0 +1,181 @@
+"""Where a study's time goes: encoders, solver, metrics, and the study's own keeping of results.
+
+    python benchmarks/study.py [--pairs 1000] [--slice 3]
+
+Every pair has 49 patches and 12 tokens. Both sides are swept (2,048 and 1,024 masks), FIxLIP-0.5 is
+solved without error bars and judged on 1,000 fresh masks. A small encoder does all the pairs; a
+slice of them with ViT-B-32, multiplied, says what all of them would take, and which share of that
+is spent outside the encoders. Random weights take as long as trained ones.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from machine import write
+from PIL import Image
+
+import fixlip
+from fixlip import Encoder, Game
+from fixlip.fingerprints import fingerprint
+from fixlip.metrics.faithfulness import faithfulness
+from fixlip.pair import side_seeds
+from fixlip.studies import study
+
+WORDS = "a black dog next to yellow car on the green street with red ball".split()
+SMALL = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 56, "patch_size": 8, "width": 32, "head_width": 16, "layers": 1},
+    "text_cfg": {"vocab_size": 49408, "context_length": 77, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+ONCE = "hashing the weights, once"
+AGAIN = "the same call again"
+
+
+class Clock:
+    """Wall seconds by part; time spent in a part inside another one counts for the inner."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.parts: list[str] = []
+        self.last = time.perf_counter()
+
+    def __call__(self, part: str, run: Callable, *arguments: object, **options: object) -> object:
+        """Run something, and count its time as a part."""
+        self.count()
+        self.parts.append(part)
+        try:
+            return run(*arguments, **options)
+        finally:
+            self.count()
+            self.parts.pop()
+
+    def count(self) -> None:
+        """Give the time since the last count to the part that is running."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self.parts:
+            self.seconds[self.parts[-1]] = self.seconds.get(self.parts[-1], 0) + now - self.last
+        self.last = now
+
+
+def measure(item: dict, *, encoder: Encoder, masks: tuple[int, int], count: int) -> dict:
+    """Explain one pair and judge the explanation; the row says where the time went."""
+    clock = Clock()
+    sides = [
+        clock("reading", encoder.image, item["image"]),
+        clock("reading", encoder.text, item["caption"]),
+    ]
+    if (sides[0].n, sides[1].n) != (49, 12):
+        raise ValueError(f"49 + 12 players are wanted, got {sides[0].n} + {sides[1].n}")
+    for side in sides:
+        side.embed = lambda z, embed=side.embed: clock("encoders", embed, z)
+    swept = [
+        clock("sampling", fixlip.sweep, side, masks=m, seed=seed)
+        for side, m, seed in zip(sides, masks, side_seeds(item["seed"]), strict=True)
+    ]
+    explanation = clock("solver", fixlip.solve, *swept, errors=False)
+    found = clock(
+        "metrics",
+        faithfulness,
+        {"FIxLIP": explanation},
+        Game(*sides),
+        distributions=[0.5],
+        count=count,
+        seed=item["seed"],
+    )
+    return clock.seconds | {"r2": found["r2"].item()}
+
+
+def pairs(count: int, folder: Path) -> list[dict]:
+    """Noise on disk, and captions of twelve tokens."""
+    items = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        path = folder / f"{seed:04}.png"
+        Image.fromarray(rng.integers(0, 256, (14, 14, 3), dtype=np.uint8)).resize((224, 224)).save(
+            path
+        )
+        caption = " ".join(rng.permutation(WORDS)[:12])
+        items.append({"seed": seed, "image": path, "caption": caption})
+    return items
+
+
+def small_encoder() -> Encoder:
+    """One layer of width 32 over 7 x 7 patches, with CLIP's tokenizer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**SMALL)
+    look = {"size": 56, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    open_clip.model.set_model_preprocess_cfg(model, look)
+    return Encoder(model, open_clip.get_tokenizer("ViT-B-32"), name="small")
+
+
+def timed(items: list[dict], encoder: Encoder, folder: Path) -> dict[str, float]:
+    """Seconds by part, of all items together."""
+    start = time.perf_counter()
+    fingerprint(encoder)
+    hashing = time.perf_counter() - start
+    constants = {"encoder": encoder, "masks": (2048, 1024), "count": 1000}
+    start = time.perf_counter()
+    done = study(measure, items, folder=folder, constants=constants, progress=True)
+    wall = time.perf_counter() - start
+    if len(done.failures):
+        raise RuntimeError(done.failures.iloc[0].error)
+    start = time.perf_counter()
+    if study(measure, items, folder=folder, constants=constants).computed:
+        raise RuntimeError("the same call again computed something")
+    again = time.perf_counter() - start
+    inside = done.table[["encoders", "solver", "metrics", "sampling", "reading"]].sum().to_dict()
+    keeping = wall - sum(inside.values())
+    return {**inside, "keeping": keeping, ONCE: hashing, AGAIN: again}
+
+
+def table(small: dict[str, float], large: dict[str, float], times: float) -> list[dict]:
+    """Both studies by part; the second one's seconds are those of as many pairs."""
+    large = {part: s * (1 if part == ONCE else times) for part, s in large.items()}
+    again = small.pop(AGAIN)
+    del large[AGAIN]
+    for parts in (small, large):
+        parts["outside the encoders"] = sum(parts.values()) - parts["encoders"]
+        parts["all"] = parts["encoders"] + parts["outside the encoders"]
+    rows = [
+        {
+            "part": part,
+            "small encoder, s": f"{small[part]:.1f}",
+            "ViT-B-32, s": f"{large[part]:.1f}",
+            "ViT-B-32, %": f"{100 * large[part] / large['all']:.2f}",
+        }
+        for part in small
+    ]
+    return [
+        *rows,
+        {**dict.fromkeys(rows[0], ""), "part": AGAIN, "small encoder, s": f"{again:.1f}"},
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--slice", type=int, default=3, help="pairs with ViT-B-32")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        items = pairs(options.pairs, folder)
+        small = timed(items, small_encoder(), folder / "small")
+        encoder = fixlip.load("ViT-B-32", pretrained="random")
+        large = timed(items[: options.slice], encoder, folder / "large")
+    write("study", table(small, large, options.pairs / options.slice))
+
+
+if __name__ == "__main__":
+    main()
