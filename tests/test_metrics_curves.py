@@ -123,7 +123,6 @@ def test_the_game_sees_all_distinct_masks_once_in_one_call():
 
 
 def test_second_order_explanations_are_judged_by_their_subsets():
-    pytest.importorskip("fixlip.subsets")
     side = Smooth(6, seed=2)
     rng = np.random.default_rng(2)
     e2 = np.triu(rng.normal(size=(6, 6)), 1)

@@ -7,9 +7,8 @@ first: it should stay up. The area between the two curves is the AID; higher is 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +17,7 @@ from fixlip.explanation import Explanation
 from fixlip.game import ask
 from fixlip.metrics.faithfulness import common_players
 from fixlip.sampler import distinct_rows
-
-if TYPE_CHECKING:
-    from fixlip.subsets import Subsets
+from fixlip.subsets import Subsets, greedy
 
 POINTS = 51  # of the published curves
 GUARD = 1e-3  # least |full - empty| that curves are divided by, relative to how far they reach
@@ -203,7 +200,7 @@ def insertion_deletion(
     *,
     ranking: str = "terms",
     ties: str = "block",
-    starts: str | list[int] | None = None,
+    starts: str | Sequence[int] | None = None,
 ) -> dict[str, Curves]:
     """Curves of several explanations of one game, which is asked once.
 
@@ -221,7 +218,7 @@ def insertion_deletion(
         paper's baseline for what subsets add.
     ties : {"block", "order"}
         See `masks_by_ranking`.
-    starts : "all", "published", list of int or None
+    starts : "all", "published", sequence of int or None
         See `fixlip.subsets.greedy`.
 
     Returns
@@ -245,8 +242,6 @@ def insertion_deletion(
     masks = []
     for explanation in explanations.values():
         if ranking == "terms" and explanation.e2.any():
-            from fixlip.subsets import greedy
-
             masks += masks_by_subsets(greedy(explanation, starts=starts))
         else:
             masks += masks_by_ranking(explanation.attributions(), ties=ties)
