@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -126,6 +126,7 @@ def explain_all(
             found.append(kept[where])
         return found
 
+    @cache  # with source="order 2" two methods ask for the same fit
     def interactions(q: float, order: int = 2) -> Explanation:
         counts, seeds = per_side("masks", masks), side_seeds(seed)
         swept = both(
@@ -134,6 +135,7 @@ def explain_all(
         )
         return solve(*swept, order=order, errors=False)
 
+    @cache
     def shapley(order: int) -> Explanation:
         return estimate(asked, index="shapley", masks=joint, order=order, seed=seed)
 
