@@ -166,7 +166,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--slice", type=int, default=3, help="pairs with ViT-B-32")
+    parser.add_argument("--slice", type=int, default=2, help="pairs with ViT-B-32")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
