@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from timm.layers import PatchEmbed
 from torch.nn.functional import interpolate, normalize
 
 from fixlip import pictures
+from fixlip.passes import fitting_rows, hidden_tokens, last_row_only
 from fixlip.players import Players, blocks, patches, regions, tokens, words
 from fixlip.sampler import check_masks
 
@@ -25,11 +27,10 @@ if TYPE_CHECKING:
 class _Side:
     """What the image and the text side have in common: players, and their masked embeddings."""
 
-    batch_size: int
-
-    def __init__(self, encoder: Encoder, players: Players) -> None:
+    def __init__(self, encoder: Encoder, players: Players, hidden: tuple[int, int]) -> None:
         self.encoder = encoder
         self.players = players
+        self._hidden = hidden  # tokens and width of the tower's hidden states
 
     @property
     def n(self) -> int:
@@ -40,6 +41,11 @@ class _Side:
     def names(self) -> tuple[str, ...]:
         """The names of the players, in playing order."""
         return self.players.names
+
+    @property
+    def batch_size(self) -> int:
+        """Masks per forward pass, as many as suit the device."""
+        return fitting_rows(self.encoder.device, *self._hidden)
 
     @torch.no_grad()
     def embed(self, masks: torch.Tensor) -> torch.Tensor:
@@ -86,8 +92,6 @@ class ImageSide(_Side):
         Rows and columns of patches.
     """
 
-    batch_size = 64
-
     def __init__(self, encoder: Encoder, image: object, players: object) -> None:
         self._source = _source(image)
         image = pictures.open_image(image)
@@ -97,7 +101,9 @@ class ImageSide(_Side):
         self.picture = np.array(seen)
         self.pixels = normalise(to_tensor(seen))[None].to(encoder.device, encoder.dtype)
         self.grid, self._patch = _grid(encoder.model.visual, seen.size)
-        super().__init__(encoder, self._group(encoder, players))
+        visual = encoder.model.visual
+        width = visual.conv1.out_channels if hasattr(visual, "conv1") else visual.trunk.embed_dim
+        super().__init__(encoder, self._group(encoder, players), (math.prod(self.grid), width))
 
     def _group(self, encoder: Encoder, players: object) -> Players:
         if isinstance(players, str):
@@ -134,8 +140,9 @@ class ImageSide(_Side):
 
     def _features(self, units: torch.Tensor) -> torch.Tensor:
         model, grid = self.encoder.model, self.grid
+        visual = model.visual
         keep = units.reshape(-1, 1, *grid)  # (m, patches) -> (m, 1, rows, cols)
-        embedding = _patch_embedding(model.visual)
+        embedding = _patch_embedding(visual)
         if embedding is None:  # patches are not embedded one by one: mask the pixels
             keep = interpolate(keep.to(self.pixels.dtype), self.pixels.shape[2:])  # (m, 1, H, W)
             return model.encode_image(self.pixels * keep)
@@ -151,7 +158,11 @@ class ImageSide(_Side):
                 rows = keep.movedim(1, 3)  # (m, rows, cols, 1), for (1, rows, cols, width)
             return torch.where(rows, output, blank)
 
-        with embedding.register_forward_hook(remove_patches):
+        by_class_token = getattr(visual, "pool_type", None) == "tok" and visual.attn_pool is None
+        with (
+            embedding.register_forward_hook(remove_patches),
+            last_row_only(visual.transformer, 0) if by_class_token else nullcontext(),
+        ):
             return model.encode_image(self.pixels)  # (m, D)
 
 
@@ -165,8 +176,6 @@ class TextSide(_Side):
     span : slice
         The positions of the caption's own tokens; start, end and padding tokens always stay.
     """
-
-    batch_size = 256
 
     def __init__(self, encoder: Encoder, caption: str, players: str) -> None:
         groupings = {"tokens": tokens, "words": words}
@@ -183,7 +192,11 @@ class TextSide(_Side):
                 "end token; pass the tokenizer that the model was made with, and leave special "
                 "tokens out of the caption"
             )
-        super().__init__(encoder, groupings[players](self._read.pieces))
+        text = text_tower(encoder.model)
+        # In a causal tower nothing after the pooled position reaches it: leave that out, exactly.
+        length = self._pooled + 1 if text.attn_mask is not None else self.ids.shape[1]
+        grouped = groupings[players](self._read.pieces)
+        super().__init__(encoder, grouped, (length, text.transformer.width))
 
     @cached_property
     def info(self) -> dict:
@@ -200,30 +213,21 @@ class TextSide(_Side):
         }
 
     def _features(self, units: torch.Tensor) -> torch.Tensor:
-        text = text_tower(self.encoder.model)
-        heads = text.transformer.resblocks[0].attn.num_heads
-        # In a causal tower nothing after the pooled position reaches it: leave that out, exactly.
-        length = self._pooled + 1 if text.attn_mask is not None else self.ids.shape[1]
-        hidden = units.new_zeros(len(units), self.ids.shape[1])  # (m, L)
+        model, pooled = self.encoder.model, self._pooled
+        text, length = text_tower(model), self._hidden[0]
+        hidden = units.new_zeros(len(units), self.ids.shape[1])  # (m, all positions)
         hidden[:, self.span] = ~units
-        hidden = hidden[:, None, :length].repeat(1, length, 1)  # (m, queries, keys)
-        # A hidden token may see itself: nobody sees its row, and a row without keys would be NaN.
-        hidden.diagonal(dim1=1, dim2=2).fill_(False)
 
-        def hide_tokens(module, args, kwargs):
-            """Repeat the one row of token embeddings, each with its own attention mask."""
-            rows = args[0][:, :length].expand(
-                len(units), -1, -1
-            )  # (1, L, width) -> (m, length, width)
-            mask = torch.zeros(hidden.shape, dtype=rows.dtype, device=rows.device)
-            mask.masked_fill_(hidden, -math.inf)  # additive, as a boolean mask would be added as 1
-            if kwargs["attn_mask"] is not None:
-                mask += kwargs["attn_mask"][:length, :length]
-            mask = mask.repeat_interleave(heads, dim=0)  # (m * heads, length, length)
-            return (rows,), {**kwargs, "attn_mask": mask}
+        def put_back(module, args, output):
+            """Show the one row, (m, 1, width), at the position where the tower looks for it."""
+            return output[:, -1:].expand(-1, pooled + 1, -1) if output.shape[1] == 1 else output
 
-        with text.transformer.register_forward_pre_hook(hide_tokens, with_kwargs=True):
-            return self.encoder.model.encode_text(self.ids)  # (m, D)
+        with (
+            hidden_tokens(text.transformer, hidden[:, :length], text.attn_mask),
+            last_row_only(text.transformer, pooled),
+            text.transformer.register_forward_hook(put_back),
+        ):
+            return model.encode_text(self.ids)  # (m, D)
 
 
 def _source(image: object) -> str:

@@ -4,18 +4,23 @@ import gc
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_config
 from torch.nn.functional import normalize
 
 import fixlip.encoders
+import fixlip.sides
 from fixlip.encoders import Encoder, load
+from fixlip.passes import fitting_rows
 
 CAPTION = "a red star and a cross"
+ENDS_ONLY = ("siglip", "average-eos")  # tiny models whose captions need no start token
 MODELS = Path(fixlip.encoders.__file__).parent / "data" / "models"
 
 
@@ -90,7 +95,7 @@ def make(tiny_model, tokenizer_folder):
 
     def build(kind, tokenizer=None, **options):
         model = tiny_model(kind)
-        tokenizer = tokenizer or {"clip": "clip", "custom-blocks": "clip"}.get(kind, "siglip2")
+        tokenizer = tokenizer or ("siglip2" if kind in ENDS_ONLY else "clip")
         read = open_clip.tokenizer.HFTokenizer(
             str(tokenizer_folder(tokenizer, 12)), context_length=model.context_length
         )
@@ -118,6 +123,55 @@ def test_tiny_models_are_exact(make, noise, kind, tokenizer, text, patches):
     embedded = check_exact(encoder, noise, text=text, patches=patches, m=6)
     for found in embedded:  # the masks matter far more than the tolerance
         assert (found[0] - found[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "average-eos", "oblong-first"])
+def test_towers_of_one_layer_are_exact(tiny_model, tokenizer_folder, noise, kind):
+    """The block that answers for one token is then the one in which that token meets the masks."""
+    config = tiny_config(kind)
+    config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = 1
+    if kind == "siglip":  # the image tower is timm's, and stays
+        del config["vision_cfg"]["layers"]
+    tokenizer = "siglip2" if kind in ENDS_ONLY else "clip"
+    read = open_clip.tokenizer.HFTokenizer(str(tokenizer_folder(tokenizer, 12)), context_length=12)
+    encoder = Encoder(tiny_model(kind, config), read, name=kind)
+    for found in check_exact(encoder, noise, m=16):
+        assert torch.pdist(found).median() > 0.01
+
+
+# tokens that the last block's MLP sees of the image and of the caption; None: all of them
+@pytest.mark.parametrize(
+    "kind,tokens",
+    [
+        ("clip", (1, 1)),
+        ("siglip", (None, 1)),  # attention pooling reads all patches
+        ("average-eos", (None, 1)),
+        ("oblong-first", (1, 1)),
+        ("custom-blocks", (None, None)),
+    ],
+)
+def test_the_last_block_runs_for_the_tokens_that_are_read(make, noise, kind, tokens):
+    encoder = make(kind)
+    visual, text = encoder.model.visual, fixlip.sides.text_tower(encoder.model)
+    native = hasattr(visual, "transformer")
+    towers = (
+        (visual.transformer.resblocks if native else visual.trunk.blocks),
+        (text.transformer.resblocks),
+    )
+    for side, blocks, last in zip(
+        (encoder.image(noise), encoder.text(CAPTION)), towers, tokens, strict=True
+    ):
+        seen = []
+        hooks = [
+            block.mlp.register_forward_pre_hook(lambda m, args, s=seen: s.append(args[0].shape[:2]))
+            for block in blocks
+        ]
+        side.embed(some_masks(side.n, 5))
+        for hook in hooks:
+            hook.remove()
+        whole = seen[0][1]
+        assert whole >= side.n
+        assert seen == [(5, whole)] * (len(blocks) - 1) + [(5, last or whole)]
 
 
 @pytest.mark.parametrize("tower", ["vit_pe_core_tiny_patch16_384", "vitamin_small_224"])
@@ -237,14 +291,11 @@ def test_the_model_is_left_as_it_was(make, noise):
     text.embed(some_masks(text.n, 4))
     assert not any(p.requires_grad for p in encoder.model.parameters())
     assert not encoder.model.training
-    with pytest.raises(RuntimeError):  # a tower that fails half-way
-        broken = encoder.model.visual.transformer.register_forward_hook(
-            lambda *_: 1 / 0 if 0 else _fail()
-        )
-        try:
-            image.embed(some_masks(image.n))
-        finally:
-            broken.remove()
+    for side, tower in ((image, encoder.model.visual), (text, encoder.model)):
+        # towers that fail half-way, in their last block
+        with tower.transformer.resblocks[-1].attn.register_forward_hook(_fail):
+            with pytest.raises(RuntimeError, match="the tower fails"):
+                side.embed(some_masks(side.n))
     hooks = [
         hook
         for module in encoder.model.modules()
@@ -266,6 +317,22 @@ def test_rows_do_not_depend_on_the_batch(make, noise):
         apart = torch.cat([side.embed(masks[i : i + 1]) for i in range(6)])
         torch.testing.assert_close(side.embed(masks), apart, rtol=0, atol=1e-6)
         assert side.embed(masks).dtype == torch.float32 and not side.embed(masks).requires_grad
+
+
+def test_batches_suit_the_device(make, noise, monkeypatch):
+    encoder = make("clip")
+    image, text = encoder.image(noise), encoder.text(CAPTION)
+    cpu = torch.device("cpu")
+    assert image.batch_size == fitting_rows(cpu, 16, 32) == 2**20 // (16 * 32)
+    assert text.batch_size == fitting_rows(cpu, 8, 32)  # start, six tokens, end: not the padding
+    assert fitting_rows(cpu, 49, 768) == 27 and fitting_rows(cpu, 2**12, 2**12) == 16
+    found = []
+    for gigabytes in (8, 80):
+        about = SimpleNamespace(total_memory=gigabytes * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, a=about: a)
+        found.append(fitting_rows(torch.device("cuda"), 49, 768))
+        assert found[-1] * 49 * 768 * 64 == pytest.approx(gigabytes * 2**30 / 8, rel=0.01)
+    assert found[1] > 9 * found[0]
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
