@@ -25,7 +25,7 @@ import fixlip
 from fixlip import Encoder, Game
 from fixlip.fingerprints import fingerprint
 from fixlip.metrics.faithfulness import faithfulness
-from fixlip.pair import side_seeds
+from fixlip.sampler import side_seeds
 from fixlip.studies import study
 
 WORDS = "a black dog next to yellow car on the green street with red ball".split()
