@@ -187,8 +187,9 @@ def _summed(terms: Terms, shares: np.ndarray) -> Terms:
 def difference(first: Explanation, second: Explanation) -> Explanation:
     """One explanation minus another of the same players: an explanation itself, with error bars.
 
-    Both must be in the same units. Their masks were drawn independently (other models, or other
-    seeds), so variances add: the term differs where it is beyond 1.96 ``stderr``.
+    Both must be in the same units. Their masks must be drawn independently, with a seed of its own
+    for each model, so that variances add: a term differs where it is beyond 1.96 ``stderr``. (The
+    same masks would make the same errors in both, which then look like agreement.)
 
     Parameters
     ----------
@@ -205,13 +206,18 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
     ValueError
         Where players or p differ.
 
+    Warns
+    -----
+    UserWarning
+        Where both drew the masks of a side with the same seed.
+
     Examples
     --------
     >>> a = Explanation(1.0, np.array([2.0, 3.0]), np.zeros((2, 2)), ("x", "dog"), 1)
     >>> difference(a, a).e1.tolist()
     [0.0, 0.0]
     """
-    _check_same_players(first, second)
+    _check_pair(first, second)
     if first.p != second.p:
         raise ValueError(
             f"one explanation has p={first.p} and the other p={second.p}: terms of different games "
@@ -235,8 +241,8 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
     )
 
 
-def _check_same_players(first: Explanation, second: Explanation) -> None:
-    """Raise unless two explanations have the same players, in the same order."""
+def _check_pair(first: Explanation, second: Explanation) -> None:
+    """Raise unless two explanations have the same players; warn where they share masks."""
     sizes = [(e.n_image, e.n_text) for e in (first, second)]
     if sizes[0][0] != sizes[1][0]:
         raise ValueError(
@@ -249,6 +255,15 @@ def _check_same_players(first: Explanation, second: Explanation) -> None:
             f"the text players differ, {' | '.join(words[0])} and {' | '.join(words[1])}: play "
             'with words of the same caption, text_players="words"'
         )
+    for side in ("image", "text"):
+        seeds = [e.info.get(side, {}).get("seed") for e in (first, second)]
+        if seeds[0] is not None and seeds[0] == seeds[1]:
+            warnings.warn(
+                f"both explanations drew their {side} masks with the seed {seeds[0]}: their errors "
+                "are not independent, and agree more than the models do; give each a seed of its "
+                "own",
+                stacklevel=3,
+            )
 
 
 def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cross") -> Estimate:
@@ -261,7 +276,7 @@ def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cr
     Parameters
     ----------
     first, second : Explanation
-        With the same players and error bars; their masks drawn independently.
+        With the same players and error bars; their masks drawn with different seeds.
     part : {"cross", "image", "text", "first"}
         Interactions of image with text, within the image, within the text; or first-order
         `Explanation.attributions`.
@@ -277,6 +292,11 @@ def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cr
     ValueError
         Where players differ, there are fewer than three such terms, or error bars are missing.
 
+    Warns
+    -----
+    UserWarning
+        Where both drew the masks of a side with the same seed.
+
     Examples
     --------
     >>> pairs = np.array([[0, 1.0, 5.0, 3.0]] + 3 * [[0.0] * 4])
@@ -288,7 +308,7 @@ def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cr
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
-    _check_same_players(first, second)
+    _check_pair(first, second)
     ranks = [rankdata(_part(e, part)) for e in (first, second)]
     if len(ranks[0]) < 3:
         raise ValueError(f"there are only {len(ranks[0])} terms of the part {part!r} to be ranked")
