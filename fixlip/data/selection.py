@@ -1,0 +1,126 @@
+"""Which pairs of a data set a study is made on: images with their best captions, ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fixlip.data.coco import read_coco
+from fixlip.data.examples import Example
+from fixlip.data.flickr import read_flickr30k
+from fixlip.data.ranking import best_captions
+from fixlip.paths import root
+
+if TYPE_CHECKING:
+    from fixlip.encoders import Encoder
+
+
+class Pair(NamedTuple):
+    """An image and the caption that a model finds best for it.
+
+    Attributes
+    ----------
+    id : str
+        The data set's name of the image.
+    rank : int
+        Place of the image by the score of that caption, from 0.
+    image : pathlib.Path
+    caption : str
+    """
+
+    id: str
+    rank: int
+    image: Path
+    caption: str
+
+
+def read(dataset: str, folder: str | Path = "") -> list[Example]:
+    """Read a data set by its name.
+
+    Parameters
+    ----------
+    dataset : {"demo", "coco", "flickr30k"}
+        The scenes shipped with the repository, COCO (by Karpathy's split where the folder has
+        ``dataset_coco.json``), or Flickr30k Entities.
+    folder : str or pathlib.Path
+        Of "coco" and "flickr30k".
+
+    Examples
+    --------
+    >>> len(read("demo"))
+    300
+    """
+    if dataset == "demo":
+        return read_coco(root() / "data/scenes")
+    if dataset not in ("coco", "flickr30k"):
+        raise ValueError(f'dataset must be "demo", "coco" or "flickr30k", got {dataset!r}')
+    if not str(folder):
+        raise ValueError(f"{dataset} needs the folder that it lies in")
+    if dataset == "flickr30k":
+        return read_flickr30k(folder)
+    karpathy = Path(folder).expanduser() / "dataset_coco.json"
+    return read_coco(folder, karpathy=karpathy if karpathy.is_file() else None)
+
+
+def best_pairs(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    *,
+    pairs: int,
+    ranks: Sequence[int] = (0, 1000),
+    words: int = 1,
+) -> tuple[list[Pair], pd.DataFrame]:
+    """Give each image its best caption, rank the images by that score, and take some of the ranks.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    examples : sequence of Example
+    pairs : int
+        How many, evenly spaced over the ranks; all where there are no more.
+    ranks : (int, int)
+        First rank, and the one after the last.
+    words : int
+        The fewest words of a caption that takes part.
+
+    Returns
+    -------
+    list of Pair
+    pandas.DataFrame
+        The whole ranking, as `fixlip.data.ranking.best_captions` gives it: row r is rank r.
+
+    Raises
+    ------
+    ValueError
+        Where no image is left.
+
+    References
+    ----------
+    The selection of the insertion and deletion of Baniecki et al., NeurIPS 2025: ranks 0 to 999 of
+    COCO's test images for CLIP, 900 to 999 for SigLIP-2.
+    """
+    if pairs < 1 or len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
+        raise ValueError(
+            f"pairs must be 1 or more, and ranks two numbers that rise, got {pairs} and {ranks}"
+        )
+    known = {}
+    for example in examples:
+        long = tuple(text for text in example.captions if len(text.split()) >= words)
+        if long:
+            known[example.id] = replace(example, captions=long, mentions=())
+    ranked = best_captions(encoder, [*known.values()], progress=False)
+    first, last = ranks[0], min(ranks[1], len(ranked))
+    if first >= last:
+        raise ValueError(
+            f"{len(ranked)} of {len(examples)} images have a caption of {words} words or more: "
+            f"there are no ranks {ranks[0]} to {ranks[1] - 1}"
+        )
+    places = np.unique(np.linspace(first, last - 1, pairs).round().astype(int))
+    rows = ranked.iloc[places].itertuples()
+    found = [Pair(r.id, r.rank, known[r.id].image, known[r.id].captions[r.caption]) for r in rows]
+    return found, ranked
