@@ -60,10 +60,14 @@ class CaptionReader:
         self._bytes = _byte_letters() if set(_byte_letters()) <= set(self._texts.values()) else {}
         # What an empty caption leaves are the tokens that always stay.
         self._frame = self._ids("")
-        probe = self._ids("a")
-        self._start = next((i for i in range(length) if probe[i] != self._frame[i]), None)
+        self._start = self._first_change("a")
         if self._start is None:
             raise ValueError("the tokenizer gives 'a' and the empty caption the same token ids")
+        if self._first_change("a a") != self._start:
+            raise ValueError(
+                "the tokenizer pads on the left, so that a word's position depends on how many "
+                'follow it; set "padding_side": "right" in its tokenizer_config.json'
+            )
 
     def read(self, caption: str) -> Caption:
         """Tokenise one caption.
@@ -107,6 +111,11 @@ class CaptionReader:
                 f"only 0 to {self.vocabulary - 1}; pass the tokenizer that the model was made with"
             )
         return ids
+
+    def _first_change(self, text: str) -> int | None:
+        """Return the first position at which a caption differs from the empty one."""
+        pairs = zip(self._ids(text), self._frame, strict=True)
+        return next((i for i, (own, frame) in enumerate(pairs) if own != frame), None)
 
     def _stop(self, ids: Sequence[int]) -> int:
         """Return the position of the end token, the first that only frame tokens follow."""

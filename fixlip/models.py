@@ -15,10 +15,12 @@ from pathlib import Path
 
 import open_clip
 import safetensors
+import timm
 import torch
 from huggingface_hub import constants as hub
 from open_clip.factory import get_model_config
 from open_clip.pretrained import download_pretrained
+from timm.layers import to_2tuple
 
 from fixlip.towers import register_towers
 
@@ -115,17 +117,33 @@ def _config(name: str) -> dict:
 def _refuse_family(config: dict, name: str) -> None:
     """Raise for families that cannot be masked, before anything large is built or fetched."""
     vision, text = config["vision_cfg"], config["text_cfg"]
+    trunk = _trunk(vision.get("timm_model_name"))
     if isinstance(vision.get("layers"), list | tuple):
         kind = "a ResNet image tower, which has no patches to remove"
+    elif trunk and not isinstance(trunk, timm.models.VisionTransformer | timm.models.Eva):
+        kind = f"a {type(trunk).__name__} image tower, which is no plain vision transformer"
     elif text.get("hf_model_name"):
         kind = "a Hugging Face text encoder, whose masks differ from open_clip's"
     elif "multimodal_cfg" in config or text.get("embed_cls"):
         kind = "the class token of CoCa in its text tower, whose masks differ from CLIP's"
-    elif text.get("pool_type") == "none":
-        kind = "a text tower without pooling"
+    elif "none" in (text.get("pool_type"), vision.get("pool_type")):
+        kind = "a tower without pooling"
+    elif trunk and trunk.patch_embed.img_size != to_2tuple(vision.get("image_size", 224)):
+        kind = (
+            f"an image tower for {trunk.patch_embed.img_size[0]} pixels, but prepares images of "
+            f"{vision.get('image_size', 224)}"
+        )
     else:
         return
     raise ValueError(f"{name!r} has {kind}; choose a CLIP or SigLIP model with a ViT")
+
+
+def _trunk(tower: str | None) -> torch.nn.Module | None:
+    """Return timm's model of a name without memory for its weights, if timm knows the name."""
+    if not tower or not timm.is_model(tower):
+        return None
+    with torch.device("meta"):
+        return timm.create_model(tower)
 
 
 def _weights(name: str, pretrained: str | Path | None) -> str:

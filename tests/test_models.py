@@ -184,6 +184,25 @@ def test_families_that_cannot_be_masked(name, message):
         load(name, pretrained="random")
 
 
+@pytest.mark.parametrize("tower", ["vision_cfg", "text_cfg"])
+def test_towers_without_pooling(model_folder, tower):
+    folder = model_folder("clip")
+    path = folder / "open_clip_config.json"
+    described = json.loads(path.read_text())
+    described["model_cfg"][tower]["pool_type"] = "none"
+    path.write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="has a tower without pooling"):
+        load(f"local-dir:{folder}")
+
+
+def test_image_towers_for_another_size(model_folder):
+    folder = model_folder("siglip")
+    path = folder / "open_clip_config.json"
+    path.write_text(path.read_text().replace('"image_size": 48', '"image_size": 64'))
+    with pytest.raises(ValueError, match="for 48 pixels, but prepares images of 64"):
+        load(f"local-dir:{folder}")
+
+
 def test_bad_devices_and_types(tiny):
     with pytest.raises(ValueError, match="the device 'gpu' cannot be used here") as error:
         load("tiny", pretrained="random", device="gpu")
