@@ -61,7 +61,8 @@ def explain(
         With masks="auto": the root-mean-square standard error of the image-text interactions,
         divided by their root-mean-square size (corrected for that error), in (0, 1); 0.05, or 5 %,
         by default. What was reached, and how, is in ``info["budget"]``. The numbers of masks
-        depend on the measured speed of the encoder; the same explanation comes from giving them.
+        depend on the measured speed of the encoder; the same explanation, up to rounding, comes
+        from giving them.
     max_masks : int, optional
         With masks="auto": most masks of either side, by default 65,536. Where they do not bring
         the error down to the tolerance, a warning says so.

@@ -43,8 +43,11 @@ def test_masks_are_drawn_until_the_tolerance_is_met(encoder, rows, p):
     budget = found.info["budget"]
     used = rows["image"], rows["text"]
     given = fixlip.explain(encoder, IMAGE, CAPTION, masks=tuple(budget["masks"]), p=p, seed=3)
-    assert found.e2.tobytes() == given.e2.tobytes() and found.e1.tobytes() == given.e1.tobytes()
-    assert found.e0 == given.e0 and found.deviations.tobytes() == given.deviations.tobytes()
+    # batches of other sizes round otherwise in the last bits
+    for a, b in ((found.e0, given.e0), (found.e1, given.e1), (found.e2, given.e2)):
+        assert np.allclose(a, b, rtol=0, atol=1e-5 * np.abs(given.e2).max())
+    spread, same = found.stderr.e2, given.stderr.e2
+    assert np.allclose(spread, same, rtol=1e-2, atol=1e-4 * same.max())
     assert used == (rows["image"] - used[0], rows["text"] - used[1])  # nothing embedded twice
     assert all(u <= m + 2 for u, m in zip(used, budget["masks"], strict=True))
     error = np.square(found.stderr.e2[: found.n_image, found.n_image :]).mean()
