@@ -1,0 +1,186 @@
+"""Rehearsal: every encoder of the paper, small and untrained, goes through every notebook.
+
+The encoders have the paper's image sizes, patches, pooling, tokenizers and preprocessing, in two
+narrow blocks per tower, so that the first run with real weights meets nothing new. Every notebook
+runs with the encoder of each family that has the fewest patches, the quickstart with all seven.
+"""
+
+import functools
+import json
+import linecache
+
+import matplotlib.pyplot as plt
+import nbformat
+import open_clip
+import pytest
+import run
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fixlip import plots
+from fixlip.models import recipe
+from fixlip.paths import output, root
+
+NOTEBOOKS = {path.stem: path for path in sorted((root() / "notebooks").glob("*.ipynb"))}
+TOKENIZERS = {"CLIP": None, "SigLIP": "siglip1", "SigLIP-2": "siglip2"}  # None: open_clip brings it
+ENCODERS = {
+    "CLIP": ("ViT-B-32", "ViT-B-16"),
+    "SigLIP": ("ViT-B-16-SigLIP", "ViT-L-16-SigLIP-256"),
+    "SigLIP-2": ("ViT-B-32-SigLIP2-256", "ViT-B-16-SigLIP2", "ViT-L-16-SigLIP2-256"),
+}
+WIDTH, HEADS, BLOCKS, VOCABULARY = 16, 2, 2, 600
+MODEL = "the encoder that is rehearsed"
+# Of every notebook, the parameters that make it quick; its own test runs the defaults.
+SMALL = {
+    "00_quickstart": {"model": MODEL, "masks": 64, "mosaics": 1},
+    "01_theory": {"model": MODEL, "masks": 32},
+    "01_theory_solutions": {},
+    "02_estimator_variance": {"model": MODEL, "bands": 4, "repeats": 10, "reference": 300}
+    | {"tolerances": [0.5], "compared": [MODEL]},
+    "03_timing": {"model": MODEL, "smallest": 8, "largest": 9},
+    "04_methods_side_by_side": {"model": MODEL, "masks": 32, "steps": 5, "finest": 8}
+    | {"samples": 32, "mosaics": 2},
+    "05_faithfulness": {"model": MODEL, "pairs": 2, "count": 64, "masks": 64, "joint": 128}
+    | {"steps": 5},
+    "06_insertion_deletion": {"model": MODEL, "pairs": 2, "masks": 64, "joint": 128, "steps": 5}
+    | {"proofs": 1, "seconds": 1.0},
+    "07_pointing_game": {"model": MODEL, "mosaics": 2, "players": "words", "masks": 64}
+    | {"joint": 128, "samples": 32, "steps": 5},
+}
+
+
+def narrow(tower: str) -> str:
+    """Register a tower like timm's of this name, but in narrow blocks; return its name."""
+
+    def build(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, **options):
+        options.pop("cache_dir", None)
+        sizes = {"embed_dim": WIDTH, "num_heads": HEADS, "depth": BLOCKS}
+        return timm.create_model(tower, **sizes, **options)
+
+    build.__name__ = f"narrow_{tower}"
+    if not timm.is_model(build.__name__):
+        timm.models.register_model(build)
+    return build.__name__
+
+
+def small(name: str, tokenizer: str | None) -> dict:
+    """The configuration of a small model like that of this name."""
+    config = open_clip.get_model_config(name)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    config["embed_dim"] = WIDTH
+    text |= {"layers": BLOCKS, "width": WIDTH, "heads": HEADS}
+    if "timm_model_name" in vision:
+        vision["timm_model_name"] = narrow(vision["timm_model_name"])
+    else:
+        vision |= {"layers": BLOCKS, "width": WIDTH, "head_width": WIDTH // HEADS}
+    if tokenizer:
+        text["vocab_size"] = VOCABULARY
+    return config
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory, tokenizer_folder):
+    """Write a "local-dir:" folder of a small, untrained model like one of the paper's."""
+
+    @functools.cache
+    def write(name: str, family: str) -> str:
+        folder, tokenizer = tmp_path_factory.mktemp(name), TOKENIZERS[family]
+        config = small(name, tokenizer)
+        if tokenizer:
+            source = tokenizer_folder(tokenizer, config["text_cfg"]["context_length"])
+            for file in source.iterdir():
+                (folder / file.name).write_bytes(file.read_bytes())
+        described = {"model_cfg": config, "preprocess_cfg": recipe(name, "random").preprocess}
+        (folder / "open_clip_config.json").write_text(json.dumps(described))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+        save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+        return f"local-dir:{folder}"
+
+    return write
+
+
+def combinations():
+    """Notebook, family and encoder of every run; a notebook without one encoder runs once."""
+    for stem in NOTEBOOKS:
+        if "model" not in SMALL.get(stem, {"model": MODEL}):
+            yield stem, None, None
+            continue
+        for family, names in ENCODERS.items():
+            for name in names if stem == "00_quickstart" else names[:1]:
+                yield stem, family, name
+
+
+def fill(value, model):
+    """Put a folder in the place of MODEL."""
+    if isinstance(value, list):
+        return [fill(item, model) for item in value]
+    return model if value == MODEL else value
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch):
+    """Figures in few pixels and one format."""
+
+    def save(figure, name):
+        figure.savefig(output(f"{name}.png"), dpi=20)
+
+    monkeypatch.setattr(plots, "save", save)
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+
+
+def execute(stem: str, values: dict) -> dict:
+    """Run the code of a notebook with other parameters; return its variables."""
+    notebook = nbformat.read(NOTEBOOKS[stem], as_version=4)
+    run.check(notebook, list(values))
+    variables = {"__name__": "__main__"}
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        place = f"<{stem}, cell {number}>"
+        # where Python, and fixlip.studies, look for the source of a function
+        linecache.cache[place] = len(cell.source), None, cell.source.splitlines(True), place
+        exec(compile(cell.source, place, "exec"), variables)
+        if "parameters" in cell.metadata.get("tags", []):
+            variables |= values
+    return variables
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # so few masks are warned of, rightly
+@pytest.mark.parametrize("stem,family,name", [*combinations()])
+def test_the_code_runs_with_every_family(
+    stem, family, name, small_folder, monkeypatch, tmp_path, capsys
+):
+    if stem not in SMALL:
+        pytest.fail(f"give {stem} an entry in SMALL: the parameters that make it quick")
+    model = family and small_folder(name, family)
+    values = {key: fill(value, model) for key, value in SMALL[stem].items()}
+    monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path))
+    monkeypatch.chdir(NOTEBOOKS[stem].parent)
+    variables = execute(stem, values)
+    said = capsys.readouterr()
+    assert said.out and "nan" not in said.out.split() and not said.err
+    if family:
+        assert model.endswith(variables["encoder"].name.removeprefix("local-dir:"))
+
+
+def test_every_notebook_has_its_small_parameters():
+    assert set(SMALL) == set(NOTEBOOKS)
+    for stem, values in SMALL.items():
+        run.check(nbformat.read(NOTEBOOKS[stem], as_version=4), list(values))
+
+
+def test_every_encoder_is_rehearsed_and_every_notebook_with_every_family():
+    runs = list(combinations())
+    assert {name for *_, name in runs} - {None} == {name for of in ENCODERS.values() for name in of}
+    for stem, values in SMALL.items():
+        families = {family for other, family, _ in runs if other == stem}
+        assert families == (set(ENCODERS) if "model" in values else {None})
+        notebook = nbformat.read(NOTEBOOKS[stem], as_version=4)
+        asked = {"model", "models"} & set(run.parameters(notebook))
+        assert asked <= set(values), f"{stem} has a parameter for encoders: fill it in"
