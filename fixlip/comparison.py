@@ -266,7 +266,9 @@ def _check_pair(first: Explanation, second: Explanation) -> None:
             )
 
 
-def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cross") -> Estimate:
+def rank_correlation(
+    first: Explanation, second: Explanation, *, part: str = "cross", errors: bool = True
+) -> Estimate:
     """Spearman's correlation between the same terms of two explanations; units do not matter.
 
     The error of the terms draws it towards 0. What one model reaches with itself and other masks is
@@ -276,10 +278,13 @@ def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cr
     Parameters
     ----------
     first, second : Explanation
-        With the same players and error bars; their masks drawn with different seeds.
+        With the same players and with error bars; their masks drawn with different seeds.
     part : {"cross", "image", "text", "first"}
         Interactions of image with text, within the image, within the text; or first-order
         `Explanation.attributions`.
+    errors : bool
+        Estimate the standard error too; without, it is NaN, and the explanations need no error
+        bars.
 
     Returns
     -------
@@ -315,6 +320,8 @@ def rank_correlation(first: Explanation, second: Explanation, *, part: str = "cr
     if any(np.ptp(r) == 0 for r in ranks):
         warnings.warn(f"all terms of the part {part!r} are the same: NaN", stacklevel=2)
         return Estimate(float("nan"), float("nan"))
+    if not errors:
+        return Estimate(_pearson(*ranks), float("nan"))
     # ranks change by jumps, which small moves of one group of masks after the other (`stderr_of`)
     # overrate: move all at once, at random
     rng = np.random.default_rng(0)
