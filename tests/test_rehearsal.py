@@ -31,6 +31,7 @@ ENCODERS = {
 }
 WIDTH, HEADS, BLOCKS, VOCABULARY = 16, 2, 2, 600
 MODEL = "the encoder that is rehearsed"
+EACH = "one encoder of each family"
 # Of every notebook, the parameters that make it quick; its own test runs the defaults.
 SMALL = {
     "00_quickstart": {"model": MODEL, "masks": 64, "mosaics": 1},
@@ -47,6 +48,8 @@ SMALL = {
     | {"proofs": 1, "seconds": 1.0},
     "07_pointing_game": {"model": MODEL, "mosaics": 2, "players": "words", "masks": 64}
     | {"joint": 128, "samples": 32, "steps": 5},
+    "08_compare_models": {"models": EACH, "masks": [64, 64], "steps": 5, "mosaics": 2, "pairs": 2}
+    | {"fresh": 64},
 }
 
 
@@ -113,11 +116,11 @@ def combinations():
                 yield stem, family, name
 
 
-def fill(value, model):
-    """Put a folder in the place of MODEL."""
+def fill(value, model, each):
+    """Put folders in the place of MODEL and EACH."""
     if isinstance(value, list):
-        return [fill(item, model) for item in value]
-    return model if value == MODEL else value
+        return [fill(item, model, each) for item in value]
+    return {MODEL: model, EACH: each}[value] if value in (MODEL, EACH) else value
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +162,8 @@ def test_the_code_runs_with_every_family(
     if stem not in SMALL:
         pytest.fail(f"give {stem} an entry in SMALL: the parameters that make it quick")
     model = family and small_folder(name, family)
-    values = {key: fill(value, model) for key, value in SMALL[stem].items()}
+    each = [small_folder(names[0], family) for family, names in ENCODERS.items()]
+    values = {key: fill(value, model, each) for key, value in SMALL[stem].items()}
     monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path))
     monkeypatch.chdir(NOTEBOOKS[stem].parent)
     variables = execute(stem, values)
