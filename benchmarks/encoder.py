@@ -1,9 +1,13 @@
 """Encoder overhead: `side.embed` against the raw towers of open_clip on as many inputs.
 
-    python benchmarks/encoder.py [--model ViT-B-32] [--masks 64] [--repeats 7]
+    python benchmarks/encoder.py                         the four encoders of the README, in float32
+    python benchmarks/encoder.py ViT-B-32 --dtype bfloat16
+    python benchmarks/encoder.py ViT-B-32 --compile
 
-Random weights take as long as trained ones. Raw and masked runs alternate; the table gives the
-medians and the median of the ratios pair by pair, which a noisy machine disturbs least.
+Random weights take as long as trained ones. Inputs are as many as a sweep embeds at once, on a CPU
+at most 64. Raw and masked runs alternate; the table gives the medians, and the median of the ratios
+pair by pair, which a noisy machine disturbs least. "of the matrix rate" is the masked tower's
+arithmetic per second over that of one large matrix product of the same type.
 """
 
 import argparse
@@ -14,60 +18,77 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from machine import write
+from towers import load, matrix_rate, operations, wait
 
-import fixlip
 from fixlip.sampler import bernoulli
 
+MODELS = ("ViT-B-32", "ViT-B-16", "ViT-B-16-SigLIP", "ViT-L-16-SigLIP2-256")
+MOST = 64  # inputs at once on a CPU: raw captions of 77 tokens take long
 CAPTION = "a black dog next to a yellow hydrant"
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call, with the GPU's queue emptied before and after."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def compare(raw: Callable, masked: Callable, repeats: int, device: torch.device) -> dict:
+    """Alternate both, after one run of each to warm up; seconds of each, and their ratios."""
 
+    def seconds(run: Callable) -> float:
+        wait(device)
+        start = time.perf_counter()
+        run()
+        wait(device)
+        return time.perf_counter() - start
 
-def compare(name: str, raw: Callable, masked: Callable, repeats: int) -> dict:
-    """Alternate both, after one run of each to warm up."""
     seconds(raw), seconds(masked)
-    pairs = [(seconds(raw), seconds(masked)) for _ in range(repeats)]
-    ratios = [m / r for r, m in pairs]
-    return {
-        "tower": name,
-        "raw, s": f"{statistics.median(r for r, _ in pairs):.3f}",
-        "masked, s": f"{statistics.median(m for _, m in pairs):.3f}",
-        "masked / raw": f"{statistics.median(ratios):.3f}",
-        "lowest, highest": f"{min(ratios):.2f}, {max(ratios):.2f}",
-    }
+    pairs = np.array([(seconds(raw), seconds(masked)) for _ in range(repeats)])
+    return {"raw": pairs[:, 0], "masked": pairs[:, 1], "ratio": pairs[:, 1] / pairs[:, 0]}
 
 
 @torch.no_grad()
+def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
+    """Both towers of one model."""
+    encoder = load(name, options.device, options.dtype, compile=options.compile)
+    picture = np.random.default_rng(0).integers(0, 256, size=(256, 256, 3), dtype=np.uint8)
+    image, text = encoder.image(picture), encoder.text(CAPTION)
+    rate, rows = matrix_rate(encoder.device, encoder.dtype), []
+    for tower, side in (("image", image), ("text", text)):
+        m = min(side.batch_size, MOST) if encoder.device.type == "cpu" else side.batch_size
+        masks = bernoulli(side.n, m).masks
+        work = operations(side, m) * m
+        inputs = image.pixels.repeat(m, 1, 1, 1) if side is image else text.ids.repeat(m, 1)
+        encode = encoder.model.encode_image if side is image else encoder.model.encode_text
+        found = compare(
+            lambda run=encode, given=inputs: run(given, normalize=True),
+            lambda run=side.embed, given=masks: run(given),
+            options.repeats,
+            encoder.device,
+        )
+        raw, masked, ratio = (statistics.median(x) for x in found.values())
+        rows.append(
+            {
+                "model": name,
+                "type": options.dtype + ", compiled" * options.compile,
+                "tower": f"{tower}, {m} inputs",
+                "raw, s": f"{raw:.3f}",
+                "masked, s": f"{masked:.3f}",
+                "masked / raw": f"{ratio:.3f}",
+                "lowest, highest": f"{min(found['ratio']):.2f}, {max(found['ratio']):.2f}",
+                "of the matrix rate": f"{work / masked / rate:.0%}",
+            }
+        )
+    return rows
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="ViT-B-32")
-    parser.add_argument("--masks", type=int, default=64, help="inputs per forward pass")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--device", default=None, help="by default the best there is")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    encoder = fixlip.load(options.model, pretrained="random")
-    picture = np.random.default_rng(0).integers(0, 256, size=(256, 256, 3), dtype=np.uint8)
-    image, text = encoder.image(picture), encoder.text(CAPTION)
-    m = options.masks
-    pixels = image.pixels.repeat(m, 1, 1, 1)
-    ids = text.ids.repeat(m, 1)
-    rows = []
-    for name, side, raw in (
-        (f"image, {m} inputs", image, lambda: encoder.model.encode_image(pixels, normalize=True)),
-        (f"text, {m} inputs", text, lambda: encoder.model.encode_text(ids, normalize=True)),
-    ):
-        masks = bernoulli(side.n, m).masks
-        rows.append(compare(name, raw, lambda s=side, z=masks: s.embed(z), options.repeats))
-    write(f"encoder-{options.model}", rows)
+    for name in options.models:
+        compiled = "-compiled" * options.compile
+        write(f"encoder-{name}-{options.dtype}{compiled}", rows_of(name, options))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """End to end: seconds and memory of one explanation, image and caption to all terms with errors.
 
-    python benchmarks/explanation.py                             ViT-B-32, 2**15 .. 2**21 values
-    python benchmarks/explanation.py ViT-B-16 --powers 15 17 19
-    python benchmarks/explanation.py ViT-L-16-SigLIP2-256 --powers 15 --words 63
+    python benchmarks/explanation.py --masks 4096 1024           ViT-B-32, 2**15 .. 2**21, 2**22
+    python benchmarks/explanation.py ViT-B-16
+    python benchmarks/explanation.py ViT-L-16-SigLIP2-256 --words 63
     python benchmarks/explanation.py ViT-B-16 --device cuda --dtype bfloat16
 
 A budget of 2**k game values is spent as sqrt(2**(k+1)) image masks and half as many text masks, so
-2**21 values are 2048 + 1024 passes. Random weights take as long as trained ones. "of the matrix
-rate" is the towers' arithmetic per second over that of one large matrix product of the same type.
-Every explanation runs in a process of its own; "GiB" is its peak, model and torch included.
+2**21 values are 2048 + 1024 passes; --masks adds another one. SigLIP 2 reads 64 tokens, the last of
+which ends the caption: 63 words are the most. Random weights take as long as trained ones. "of the
+matrix rate" is the towers' arithmetic per second over that of one large matrix product of the same
+type. Every explanation runs in a process of its own; "GiB" is its peak, model and torch included;
+on a GPU, what torch held of its memory.
 """
 
 import argparse
@@ -17,86 +19,32 @@ import subprocess
 import sys
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from machine import write
-from torch.utils.flop_counter import FlopCounterMode
+from machine import RESULTS, write
+from towers import load, matrix_rate, operations, wait
 
 import fixlip
-from fixlip.encoders import Encoder
-from fixlip.sampler import bernoulli, side_seeds
+from fixlip.sampler import side_seeds
 
 WORDS = "dog cat star tree car bird house boat fish lamp".split()
 
 
-def stub_tokenizer(length: int, vocabulary: int):
-    """Stand in for a tokenizer that lies on a hub: one id per word, end 1, padding 0, as Gemma."""
-
-    def tokenize(texts, context_length=length):
-        rows = []
-        for text in texts:
-            ids = [2 + sum(map(ord, word)) % (vocabulary - 2) for word in text.split()]
-            rows.append([*ids[: context_length - 1], 1] + [0] * (context_length - 1 - len(ids)))
-        return torch.tensor(rows)
-
-    return tokenize
-
-
-def load(name: str, device: str | None, dtype: str) -> Encoder:
-    """The architecture at random initialisation."""
-    options = {"pretrained": "random", "device": device, "dtype": dtype}
-    if "SigLIP" in name:
-        options["tokenizer"] = stub_tokenizer(64, 32000)
-    return fixlip.load(name, **options)
-
-
-def wait(device: torch.device) -> None:
-    """Let a GPU finish what is queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Arithmetic operations per second of a large matrix product, the best of five."""
-    size = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = np.inf
-    for _ in range(6):
-        wait(device)
-        start = time.perf_counter()
-        a @ b
-        wait(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
-def operations(side, batch: int) -> float:
-    """Arithmetic operations per masked input, counted in one batch."""
-    masks = bernoulli(side.n, batch).masks
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # torch does not count inside it
-    with FlopCounterMode(display=False) as counter:
-        side.embed(masks)
-    torch.backends.mha.set_fastpath_enabled(fast)
-    side.embed(masks)  # warms up
-    return counter.get_total_flops() / batch
-
-
-def one(name: str, device: str | None, dtype: str, words: int, power: int) -> dict:
+def one(name: str, device: str | None, dtype: str, words: int, masks: list[int]) -> dict:
     """Explain once in this process."""
     encoder = load(name, device, dtype)
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     caption = " ".join(WORDS[i % len(WORDS)] for i in range(words))
     sides = encoder.image(picture), encoder.text(caption)
-    budget = round((2 ** (power + 1)) ** 0.5), round((2 ** (power - 1)) ** 0.5)
     batches = [min(side.batch_size, 16) for side in sides]
     work = [operations(s, b) for s, b in zip(sides, batches, strict=True)]
     rate = matrix_rate(encoder.device, encoder.dtype)
     seconds, swept, done = [], [], 0.0
-    for side, masks, seed, each in zip(sides, budget, side_seeds(0), work, strict=True):
+    for side, m, seed, each in zip(sides, masks, side_seeds(0), work, strict=True):
         wait(encoder.device)
         start = time.perf_counter()
-        swept.append(fixlip.sweep(side, masks=masks, seed=seed, progress=False))
+        swept.append(fixlip.sweep(side, masks=m, seed=seed, progress=False))
         wait(encoder.device)
         seconds.append(time.perf_counter() - start)
         done += each * (swept[-1].sample.m + 2)
@@ -110,7 +58,7 @@ def one(name: str, device: str | None, dtype: str, words: int, power: int) -> di
         "type": f"{encoder.device.type}, {dtype}",
         "players": f"{explanation.n_image} + {explanation.n_text}",
         "terms": 1 + n * (n + 1) // 2,
-        "values": f"2^{power}",
+        "values": f"2^{np.log2(swept[0].sample.m * swept[1].sample.m):g}",
         "masks": " + ".join(str(s.sample.m) for s in swept),
         "image, s": f"{seconds[0]:.2f}",
         "text, s": f"{seconds[1]:.2f}",
@@ -118,16 +66,34 @@ def one(name: str, device: str | None, dtype: str, words: int, power: int) -> di
         "total, s": f"{total:.1f}",
         "solver's share": f"{solving / total:.1%}",
         "of the matrix rate": f"{done / sum(seconds) / rate:.0%}",
-        "GiB": f"{peak_memory() / 2**30:.1f}",
+        "GiB": f"{peak_memory(encoder.device) / 2**30:.1f}",
     }
 
 
-def peak_memory() -> int:
-    """Most memory that this process has held, in bytes, on Linux and macOS."""
+def peak_memory(device: torch.device) -> int:
+    """Most memory that this process has held, in bytes: of the GPU, else on Linux and macOS."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
     import resource
 
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def draw() -> None:
+    """Time against game values, of all results that lie in the folder."""
+    fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for path in sorted(RESULTS.glob("explanation-*.json")):
+        rows = json.loads(path.read_text())["rows"]
+        values = [2 ** float(row["values"].removeprefix("2^")) for row in rows]
+        seconds = [float(row["total, s"]) for row in rows]
+        first = rows[0]
+        ax.loglog(values, seconds, "o-", label=f"{first['model']}, {first['type']}")
+    ax.set_xscale("log", base=2)
+    ax.set(xlabel="game values that the masks stand for", ylabel="seconds, end to end")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8)
+    fig.savefig(RESULTS / "explanation.png", dpi=144)
 
 
 def main() -> None:
@@ -138,20 +104,23 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--words", type=int, default=12, help="of the caption, a player each")
     parser.add_argument("--powers", type=int, nargs="+", default=[15, 17, 19, 21])
+    parser.add_argument("--masks", type=int, nargs=2, help="of image and caption, one run more")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(*json.loads(options.one))))
         return
+    budgets = [[round(2 ** ((k + step) / 2)) for step in (1, -1)] for k in options.powers]
     rows = []
-    for power in options.powers:
-        arguments = [options.model, options.device, options.dtype, options.words, power]
+    for masks in [*budgets, options.masks] if options.masks else budgets:
+        arguments = [options.model, options.device, options.dtype, options.words, masks]
         command = [sys.executable, __file__, "--one", json.dumps(arguments)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append(json.loads(done.splitlines()[-1]))
         print(rows[-1], file=sys.stderr, flush=True)
     device = rows[0]["type"].split(",")[0]
     write(f"explanation-{options.model}-{device}-{options.dtype}", rows)
+    draw()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fixlip.captions import CaptionReader
 from fixlip.models import find_model
+from fixlip.passes import compile_mlps
 from fixlip.sides import ImageSide, TextSide, text_tower
 
 
@@ -27,6 +28,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     tokenizer: Callable | str | Path | None = None,
+    compile: bool = False,
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
 
@@ -46,6 +48,8 @@ def load(
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
+    compile : bool
+        See `Encoder`.
 
     Raises
     ------
@@ -56,6 +60,8 @@ def load(
         If a checkpoint, a model folder or a tokenizer folder does not exist.
     ConnectionError
         If something must be fetched and is out of reach.
+    RuntimeError
+        If ``compile`` is asked for and torch cannot compile here.
 
     Examples
     --------
@@ -64,7 +70,15 @@ def load(
     dtype = _dtype(dtype)
     device = _device(device)
     model, tokenizer, label, weights = find_model(name, pretrained, tokenizer)
-    return Encoder(model, tokenizer, name=label, pretrained=weights, device=device, dtype=dtype)
+    return Encoder(
+        model,
+        tokenizer,
+        name=label,
+        pretrained=weights,
+        device=device,
+        dtype=dtype,
+        compile=compile,
+    )
 
 
 class Encoder:
@@ -86,11 +100,16 @@ class Encoder:
     device : torch.device or str
     dtype : torch.dtype
         The towers compute in it. Embeddings are returned in it, but at least in float32.
+    compile : bool
+        Let torch.compile fuse the towers' MLPs, when they first run. For GPUs: on a CPU it was
+        measured to gain nothing (benchmarks/encoder.py).
 
     Raises
     ------
     ValueError
         If the towers are of a kind that cannot be masked.
+    RuntimeError
+        If ``compile`` is asked for and torch cannot compile here.
     """
 
     def __init__(
@@ -102,6 +121,7 @@ class Encoder:
         pretrained: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
     ) -> None:
         _refuse_unknown_towers(model, name)
         # read before the cast: rounded to 16 bits, the scale would be off by up to a percent
@@ -113,6 +133,9 @@ class Encoder:
         self.pretrained = pretrained
         self.device = model.logit_scale.device
         self.dtype = dtype
+        self.compiled = compile
+        if compile:
+            compile_mlps(self.model, self.device)
         self._reader = CaptionReader(
             tokenizer, length=model.context_length, vocabulary=model.vocab_size
         )
@@ -136,6 +159,7 @@ class Encoder:
             "logit_scale": self.logit_scale,
             "logit_bias": self.logit_bias,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "compiled": self.compiled,
             "open_clip": open_clip.__version__,
             "torch": torch.__version__,
             "timm": timm.__version__,

@@ -156,7 +156,8 @@ class ImageSide(_Side):
                 rows = keep  # (m, 1, rows, cols), for (1, width, rows, cols)
             else:
                 rows = keep.movedim(1, 3)  # (m, rows, cols, 1), for (1, rows, cols, width)
-            return torch.where(rows, output, blank)
+            # timm hands over a transposed view, and sums keep its layout through all blocks
+            return torch.where(rows, output, blank).contiguous()
 
         by_class_token = getattr(visual, "pool_type", None) == "tok" and visual.attn_pool is None
         with (
