@@ -55,8 +55,13 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
         work = operations(side, m) * m
         inputs = image.pixels.repeat(m, 1, 1, 1) if side is image else text.ids.repeat(m, 1)
         encode = encoder.model.encode_image if side is image else encoder.model.encode_text
+
+        def raw_tower(run=encode, given=inputs):
+            with encoder.precision():
+                return run(given, normalize=True)
+
         found = compare(
-            lambda run=encode, given=inputs: run(given, normalize=True),
+            raw_tower,
             lambda run=side.embed, given=masks: run(given),
             options.repeats,
             encoder.device,

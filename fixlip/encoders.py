@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def load(
     device : torch.device or str, optional
         By default CUDA, else MPS, else the CPU.
     dtype : torch.dtype or str, optional
-        The towers compute in it; by default float32. "bfloat16" and "float16" are faster on GPUs.
+        The towers compute in it; by default float32. "bfloat16" is faster on GPUs and newer CPUs,
+        "float16" on GPUs. Then only matrix products and attention are in half precision: weights
+        are kept, and sums and norms are done, in float32.
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
@@ -99,7 +102,8 @@ class Encoder:
         What its weights are called in results.
     device : torch.device or str
     dtype : torch.dtype
-        The towers compute in it. Embeddings are returned in it, but at least in float32.
+        The towers compute in it, as in `fixlip.load`. Embeddings are returned in it, but at least
+        in float32.
     compile : bool
         Let torch.compile fuse the towers' MLPs, when they first run. For GPUs: on a CPU it was
         measured to gain nothing (benchmarks/encoder.py).
@@ -124,10 +128,10 @@ class Encoder:
         compile: bool = False,
     ) -> None:
         _refuse_unknown_towers(model, name)
-        # read before the cast: rounded to 16 bits, the scale would be off by up to a percent
         self.logit_scale = float(model.logit_scale.detach().double().exp())
         self.logit_bias = float(model.logit_bias.detach()) if model.logit_bias is not None else 0.0
-        self.model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+        self.stored = torch.promote_types(dtype, torch.float32)  # the weights' type
+        self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
         self.tokenizer = tokenizer
         self.name = name
         self.pretrained = pretrained
@@ -144,6 +148,14 @@ class Encoder:
         # the last three steps make the mode RGB, make a tensor and normalise it
         self._geometry, self._normalise = steps[:-3], steps[-2:]
         self._crops = config.resize_mode == "shortest"
+
+    def precision(self) -> AbstractContextManager:
+        """The context in which the model, called directly, computes in this encoder's dtype."""
+        # The residual stream stays in float32: rounded to 16 bits at every block, it moved
+        # interactions beyond their error bars.
+        if self.dtype.itemsize < 4:
+            return torch.autocast(self.device.type, self.dtype)
+        return nullcontext()
 
     def __repr__(self) -> str:
         weights = f", pretrained={self.pretrained!r}" if self.pretrained else ""
@@ -198,8 +210,9 @@ class Encoder:
     def logit(self, image: Image.Image | np.ndarray | str | Path, caption: str) -> float:
         """Return open_clip's own logit of the whole image and the whole caption, as a check."""
         pixels, ids = self.image(image).pixels, self.text(caption).ids
-        image_embedding = self.model.encode_image(pixels, normalize=True).double()  # (1, D)
-        text_embedding = self.model.encode_text(ids, normalize=True).double()  # (1, D)
+        with self.precision():
+            image_embedding = self.model.encode_image(pixels, normalize=True).double()  # (1, D)
+            text_embedding = self.model.encode_text(ids, normalize=True).double()  # (1, D)
         cosine = float((image_embedding * text_embedding).sum())
         return self.logit_scale * cosine + self.logit_bias
 

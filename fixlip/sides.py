@@ -69,7 +69,8 @@ class _Side:
         masks = check_masks(torch.as_tensor(masks), self.n)
         if not len(masks):
             raise ValueError("got no masks: give at least one row")
-        features = self._features(self.players.units(masks.to(self.encoder.device)))
+        with self.encoder.precision():
+            features = self._features(self.players.units(masks.to(self.encoder.device)))
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         if not features.isfinite().all():
             raise ValueError(
@@ -99,7 +100,7 @@ class ImageSide(_Side):
         seen = pictures.frame(image, encoder._geometry, crops=encoder._crops)
         to_tensor, normalise = encoder._normalise
         self.picture = np.array(seen)
-        self.pixels = normalise(to_tensor(seen))[None].to(encoder.device, encoder.dtype)
+        self.pixels = normalise(to_tensor(seen))[None].to(encoder.device, encoder.stored)
         self.grid, self._patch = _grid(encoder.model.visual, seen.size)
         visual = encoder.model.visual
         width = visual.conv1.out_channels if hasattr(visual, "conv1") else visual.trunk.embed_dim

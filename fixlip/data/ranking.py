@@ -105,7 +105,8 @@ def _captions(encoder: Encoder, texts: Sequence[str], size: int, bar: tqdm) -> t
     for start in range(0, len(texts), size):
         batch = texts[start : start + size]
         ids = torch.cat([encoder.text(text).ids for text in batch])  # (batch, L)
-        done.append(encoder.model.encode_text(ids, normalize=True).double().cpu())
+        with encoder.precision():
+            done.append(encoder.model.encode_text(ids, normalize=True).double().cpu())
         bar.update(len(batch))
     return torch.cat(done[1:] or done)
 
@@ -124,5 +125,6 @@ def _pictures(
                 broken.append(f"{example.image} ({error})")
         bar.update(len(examples[start : start + size]))
         if seen:
-            embeddings = encoder.model.encode_image(torch.cat(pixels), normalize=True)
+            with encoder.precision():
+                embeddings = encoder.model.encode_image(torch.cat(pixels), normalize=True)
             yield seen, embeddings.double().cpu()
