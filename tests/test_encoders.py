@@ -430,7 +430,8 @@ def test_other_precisions(make, noise, kind):
     masks = {}
     for dtype, tolerance in [(torch.bfloat16, 0.1), (torch.float16, 0.02), (torch.float32, 1e-5)]:
         encoder = make(kind, dtype=dtype)
-        assert encoder.logit_scale == exact.logit_scale  # never rounded
+        assert encoder.logit_scale == exact.logit_scale
+        assert {w.dtype for w in encoder.model.parameters()} == {torch.float32}  # never rounded
         for door in ("image", "text"):
             given = noise if door == "image" else CAPTION
             side, reference = getattr(encoder, door)(given), getattr(exact, door)(given)
