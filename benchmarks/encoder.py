@@ -11,7 +11,6 @@ arithmetic per second over that of one large matrix product of the same type.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
@@ -27,8 +26,8 @@ MOST = 64  # inputs at once on a CPU: raw captions of 77 tokens take long
 CAPTION = "a black dog next to a yellow hydrant"
 
 
-def compare(raw: Callable, masked: Callable, repeats: int, device: torch.device) -> dict:
-    """Alternate both, after one run of each to warm up; seconds of each, and their ratios."""
+def compare(raw: Callable, masked: Callable, repeats: int, device: torch.device) -> np.ndarray:
+    """Alternate both, after one run of each to warm up; seconds, shape (repeats, 2)."""
 
     def seconds(run: Callable) -> float:
         wait(device)
@@ -38,8 +37,7 @@ def compare(raw: Callable, masked: Callable, repeats: int, device: torch.device)
         return time.perf_counter() - start
 
     seconds(raw), seconds(masked)
-    pairs = np.array([(seconds(raw), seconds(masked)) for _ in range(repeats)])
-    return {"raw": pairs[:, 0], "masked": pairs[:, 1], "ratio": pairs[:, 1] / pairs[:, 0]}
+    return np.array([(seconds(raw), seconds(masked)) for _ in range(repeats)])
 
 
 @torch.no_grad()
@@ -60,13 +58,12 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
             with encoder.precision():
                 return run(given, normalize=True)
 
-        found = compare(
-            raw_tower,
-            lambda run=side.embed, given=masks: run(given),
-            options.repeats,
-            encoder.device,
-        )
-        raw, masked, ratio = (statistics.median(x) for x in found.values())
+        def masked_tower(run=side.embed, given=masks):
+            return run(given)
+
+        seconds = compare(raw_tower, masked_tower, options.repeats, encoder.device)
+        raw, masked = np.median(seconds, axis=0)
+        ratios = seconds[:, 1] / seconds[:, 0]
         rows.append(
             {
                 "model": name,
@@ -74,8 +71,8 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
                 "tower": f"{tower}, {m} inputs",
                 "raw, s": f"{raw:.3f}",
                 "masked, s": f"{masked:.3f}",
-                "masked / raw": f"{ratio:.3f}",
-                "lowest, highest": f"{min(found['ratio']):.2f}, {max(found['ratio']):.2f}",
+                "masked / raw": f"{np.median(ratios):.3f}",
+                "lowest, highest": f"{ratios.min():.2f}, {ratios.max():.2f}",
                 "of the matrix rate": f"{work / masked / rate:.0%}",
             }
         )

@@ -118,8 +118,8 @@ def main() -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append(json.loads(done.splitlines()[-1]))
         print(rows[-1], file=sys.stderr, flush=True)
-    device = rows[0]["type"].split(",")[0]
-    write(f"explanation-{options.model}-{device}-{options.dtype}", rows)
+        device = rows[0]["type"].split(",")[0]
+        write(f"explanation-{options.model}-{device}-{options.dtype}", rows)  # all so far
     draw()
 
 

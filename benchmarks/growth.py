@@ -4,18 +4,21 @@
 
 From 49 + 12 players, 1,024 + 512 masks and width 512 one of n_I, n_T, m and D doubles at a time (m
 on both sides). Sweeps are made up: solving does not look at what embeddings mean. Every fit runs in
-a process of its own, errors included; the figure has logarithmic axes, and "power" is the exponent
-of time between the last two points. Writes benchmarks/results/growth.json and .png.
+a process of its own, errors included, five times; seconds and memory are the medians. The figure
+has logarithmic axes, and "power" is the exponent of time between the last two points.
+Writes benchmarks/results/growth.json and .png.
 """
 
 import argparse
 import sys
+from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
 from machine import RESULTS, write
 from solver import apart
 
+REPEATS = 5
 BASE = {"n_I": 49, "n_T": 12, "m": 1024, "D": 512}
 STEPS = {
     "n_I": (49, 98, 196, 392),
@@ -32,15 +35,11 @@ def main() -> None:
     for what, values in STEPS.items():
         for value in values:
             at = BASE | {what: value}
-            result = apart(
-                "default",
-                "antithetic",
-                [at["n_I"], at["n_T"]],
-                [at["m"], at["m"] // 2],
-                at["D"],
-            )
-            lines.setdefault(what, []).append((value, result["seconds"], result["mebibytes"]))
-            print(what, value, result, file=sys.stderr, flush=True)
+            players, masks = [at["n_I"], at["n_T"]], [at["m"], at["m"] // 2]
+            runs = [apart("default", "antithetic", players, masks, at["D"]) for _ in range(REPEATS)]
+            seconds, memory = (median(r[k] for r in runs) for k in ("seconds", "mebibytes"))
+            lines.setdefault(what, []).append((value, seconds, memory))
+            print(what, *lines[what][-1], file=sys.stderr, flush=True)
         x, seconds, memory = np.array(lines[what]).T
         power = np.log(seconds[-1] / seconds[-2]) / np.log(x[-1] / x[-2])
         rows.append(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fixlip.captions import CaptionReader
 from fixlip.models import find_model
-from fixlip.passes import compile_mlps
+from fixlip.passes import compile_mlps, lay_rows_by_position
 from fixlip.sides import ImageSide, TextSide, text_tower
 
 
@@ -138,6 +138,8 @@ class Encoder:
         self.device = model.logit_scale.device
         self.dtype = dtype
         self.compiled = compile
+        if self.half:
+            lay_rows_by_position(self.model)
         if compile:
             compile_mlps(self.model, self.device)
         self._reader = CaptionReader(
@@ -149,11 +151,16 @@ class Encoder:
         self._geometry, self._normalise = steps[:-3], steps[-2:]
         self._crops = config.resize_mode == "shortest"
 
+    @property
+    def half(self) -> bool:
+        """Whether the towers compute in half precision, too coarse for gradients."""
+        return self.dtype.itemsize < 4
+
     def precision(self) -> AbstractContextManager:
         """The context in which the model, called directly, computes in this encoder's dtype."""
         # The residual stream stays in float32: rounded to 16 bits at every block, it moved
         # interactions beyond their error bars.
-        if self.dtype.itemsize < 4:
+        if self.half:
             return torch.autocast(self.device.type, self.dtype)
         return nullcontext()
 

@@ -98,9 +98,27 @@ def last_row_only(transformer: Transformer, position: int) -> Iterator[None]:
 
     with (
         block.register_forward_pre_hook(one_query, with_kwargs=True),
-        block.attn.register_forward_pre_hook(all_keys, with_kwargs=True),
+        # prepended: hooks that are there for good see the rows that attention gets
+        block.attn.register_forward_pre_hook(all_keys, with_kwargs=True, prepend=True),
     ):
         yield
+
+
+def lay_rows_by_position(model: torch.nn.Module) -> None:
+    """Hand rows to attention in the order in memory in which it multiplies them, from now on.
+
+    torch's attention multiplies a transposed view of its rows. In half precision, where its fused
+    path is off, every such product on a CPU copied the weight once per position: ViT-B-32 spent two
+    thirds of its time on that.
+    """
+
+    def lay(module, args):
+        rows = {id(x): x.transpose(0, 1).contiguous().transpose(0, 1) for x in args}
+        return tuple(rows[id(x)] for x in args)  # what was one tensor stays one
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.MultiheadAttention) and module.batch_first:
+            module.register_forward_pre_hook(lay)
 
 
 def compile_mlps(model: torch.nn.Module, device: torch.device) -> None:

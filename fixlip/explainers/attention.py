@@ -138,7 +138,7 @@ def embed(
     encoder = side.encoder
     if heads not in ("own", "one"):
         raise ValueError(f'heads must be "own" or "one", got {heads!r}')
-    if torch.finfo(encoder.dtype).bits < 32:
+    if encoder.half:
         raise ValueError(
             f"gradients need single precision, and the model computes in {encoder.dtype}: load it "
             "with dtype=torch.float32"

@@ -44,7 +44,7 @@ class Path:
         if variant not in VARIANTS:
             raise ValueError(f"variant {variant!r} is unknown; expected one of {tuple(VARIANTS)}")
         self.tower = Tower(side, layer)
-        if side.encoder.dtype.itemsize < 4:
+        if side.encoder.half:
             raise ValueError(
                 f"the encoder computes in {side.encoder.dtype}, too coarse for derivatives along a "
                 "path; load it with dtype=torch.float32"
