@@ -13,6 +13,7 @@ arithmetic per second over that of one large matrix product of the same type.
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -46,16 +47,20 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
     encoder = load(name, options.device, options.dtype, compile=options.compile)
     picture = np.random.default_rng(0).integers(0, 256, size=(256, 256, 3), dtype=np.uint8)
     image, text = encoder.image(picture), encoder.text(CAPTION)
-    rate, rows = matrix_rate(encoder.device, encoder.dtype), []
+    rows = []
     for tower, side in (("image", image), ("text", text)):
         m = min(side.batch_size, MOST) if encoder.device.type == "cpu" else side.batch_size
         masks = bernoulli(side.n, m).masks
+        dtype, within = encoder.stored, nullcontext
+        if side is image:
+            dtype, within = encoder.dtype, encoder.precision
+        rate = matrix_rate(encoder.device, dtype)
         work = operations(side, m) * m
         inputs = image.pixels.repeat(m, 1, 1, 1) if side is image else text.ids.repeat(m, 1)
         encode = encoder.model.encode_image if side is image else encoder.model.encode_text
 
-        def raw_tower(run=encode, given=inputs):
-            with encoder.precision():
+        def raw_tower(run=encode, given=inputs, within=within):
+            with within():
                 return run(given, normalize=True)
 
         def masked_tower(run=side.embed, given=masks):
@@ -67,7 +72,7 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
         rows.append(
             {
                 "model": name,
-                "type": options.dtype + ", compiled" * options.compile,
+                "type": str(dtype).removeprefix("torch.") + ", compiled" * options.compile,
                 "tower": f"{tower}, {m} inputs",
                 "raw, s": f"{raw:.3f}",
                 "masked, s": f"{masked:.3f}",

@@ -1,4 +1,4 @@
-"""What bfloat16 and float16 towers change in an explanation, beside its error bars.
+"""What bfloat16 and float16 image towers change in an explanation, beside its error bars.
 
     python benchmarks/precision.py [--pairs 50] [--masks 2048 1024]
 

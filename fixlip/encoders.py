@@ -46,8 +46,8 @@ def load(
         By default CUDA, else MPS, else the CPU.
     dtype : torch.dtype or str, optional
         The towers compute in it; by default float32. "bfloat16" is faster on GPUs and newer CPUs,
-        "float16" on GPUs. Then only matrix products and attention are in half precision: weights
-        are kept, and sums and norms are done, in float32.
+        "float16" on GPUs. Then matrix products and attention of the image tower are in half
+        precision: weights are kept, and sums, norms and captions are done, in float32.
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
@@ -139,7 +139,7 @@ class Encoder:
         self.dtype = dtype
         self.compiled = compile
         if self.half:
-            lay_rows_by_position(self.model)
+            lay_rows_by_position(self.model.visual)
         if compile:
             compile_mlps(self.model, self.device)
         self._reader = CaptionReader(
@@ -153,13 +153,18 @@ class Encoder:
 
     @property
     def half(self) -> bool:
-        """Whether the towers compute in half precision, too coarse for gradients."""
+        """Whether the image tower computes in half precision, too coarse for gradients."""
         return self.dtype.itemsize < 4
 
     def precision(self) -> AbstractContextManager:
-        """The context in which the model, called directly, computes in this encoder's dtype."""
-        # The residual stream stays in float32: rounded to 16 bits at every block, it moved
-        # interactions beyond their error bars.
+        """The context in which the image tower, called directly, computes in this encoder's dtype.
+
+        Captions need none: they are done in float32 at least. They take little of the time, and a
+        short one is seen in few masks, too few for rounding to average out: it was what moved
+        interactions beyond their error bars (benchmarks/precision.py).
+        """
+        # autocast keeps the residual stream in float32: rounded to 16 bits at every block, it
+        # moved interactions one to three times as far
         if self.half:
             return torch.autocast(self.device.type, self.dtype)
         return nullcontext()
@@ -219,7 +224,7 @@ class Encoder:
         pixels, ids = self.image(image).pixels, self.text(caption).ids
         with self.precision():
             image_embedding = self.model.encode_image(pixels, normalize=True).double()  # (1, D)
-            text_embedding = self.model.encode_text(ids, normalize=True).double()  # (1, D)
+        text_embedding = self.model.encode_text(ids, normalize=True).double()  # (1, D)
         cosine = float((image_embedding * text_embedding).sum())
         return self.logit_scale * cosine + self.logit_bias
 

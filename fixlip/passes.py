@@ -104,7 +104,7 @@ def last_row_only(transformer: Transformer, position: int) -> Iterator[None]:
         yield
 
 
-def lay_rows_by_position(model: torch.nn.Module) -> None:
+def lay_rows_by_position(tower: torch.nn.Module) -> None:
     """Hand rows to attention in the order in memory in which it multiplies them, from now on.
 
     torch's attention multiplies a transposed view of its rows. In half precision, where its fused
@@ -116,7 +116,7 @@ def lay_rows_by_position(model: torch.nn.Module) -> None:
         rows = {id(x): x.transpose(0, 1).contiguous().transpose(0, 1) for x in args}
         return tuple(rows[id(x)] for x in args)  # what was one tensor stays one
 
-    for module in model.modules():
+    for module in tower.modules():
         if isinstance(module, torch.nn.MultiheadAttention) and module.batch_first:
             module.register_forward_pre_hook(lay)
 

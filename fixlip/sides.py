@@ -69,8 +69,7 @@ class _Side:
         masks = check_masks(torch.as_tensor(masks), self.n)
         if not len(masks):
             raise ValueError("got no masks: give at least one row")
-        with self.encoder.precision():
-            features = self._features(self.players.units(masks.to(self.encoder.device)))
+        features = self._features(self.players.units(masks.to(self.encoder.device)))
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         if not features.isfinite().all():
             raise ValueError(
@@ -146,7 +145,8 @@ class ImageSide(_Side):
         embedding = _patch_embedding(visual)
         if embedding is None:  # patches are not embedded one by one: mask the pixels
             keep = interpolate(keep.to(self.pixels.dtype), self.pixels.shape[2:])  # (m, 1, H, W)
-            return model.encode_image(self.pixels * keep)
+            with self.encoder.precision():
+                return model.encode_image(self.pixels * keep)
 
         def remove_patches(module, args, output):
             """Repeat the one row of patch embeddings, with that of a zero patch where removed."""
@@ -162,6 +162,7 @@ class ImageSide(_Side):
 
         by_class_token = getattr(visual, "pool_type", None) == "tok" and visual.attn_pool is None
         with (
+            self.encoder.precision(),
             embedding.register_forward_hook(remove_patches),
             last_row_only(visual.transformer, 0) if by_class_token else nullcontext(),
         ):

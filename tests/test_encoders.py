@@ -442,6 +442,33 @@ def test_other_precisions(make, noise, kind):
         assert np.isfinite(encoder.logit(noise, CAPTION))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_of_images_alone(make, noise, dtype):
+    whole, half = make("clip"), make("clip", dtype=dtype)
+    assert half.half and not whole.half
+    sides = [(e.image(noise), e.text(CAPTION)) for e in (whole, half)]
+    masks = [some_masks(side.n) for side in sides[0]]
+    (image, text), (coarse, same) = (
+        [side.embed(m) for side, m in zip(pair, masks, strict=True)] for pair in sides
+    )
+    assert torch.equal(text, same)
+    assert not torch.equal(image, coarse)
+
+
+def test_rows_lie_by_position_for_attention_in_half_precision(make, noise):
+    encoder, seen = make("clip", dtype=torch.bfloat16), []
+    for module in encoder.model.visual.modules():
+        if isinstance(module, torch.nn.MultiheadAttention):
+            module.register_forward_pre_hook(lambda _, args: seen.append(args))
+    side = encoder.image(noise)
+    side.embed(some_masks(side.n))
+    assert len(seen) == 2 and [len(args[0][0]) for args in seen] == [17, 1]  # the last reads one
+    for query, key, value in seen:
+        assert key is value and query.transpose(0, 1).is_contiguous()
+        assert key.transpose(0, 1).is_contiguous()
+    assert seen[0][0] is seen[0][1]  # one product for queries, keys and values
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_compiled_towers_give_the_same_embeddings(make, noise, kind):
     plain = make(kind)

@@ -105,8 +105,7 @@ def _captions(encoder: Encoder, texts: Sequence[str], size: int, bar: tqdm) -> t
     for start in range(0, len(texts), size):
         batch = texts[start : start + size]
         ids = torch.cat([encoder.text(text).ids for text in batch])  # (batch, L)
-        with encoder.precision():
-            done.append(encoder.model.encode_text(ids, normalize=True).double().cpu())
+        done.append(encoder.model.encode_text(ids, normalize=True).double().cpu())
         bar.update(len(batch))
     return torch.cat(done[1:] or done)
 
