@@ -11,11 +11,13 @@ Writes benchmarks/results/growth.json and .png.
 
 import argparse
 import sys
+from functools import cache
 from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
 from machine import RESULTS, write
+from matplotlib.ticker import LogLocator, NullFormatter
 from solver import apart
 
 REPEATS = 5
@@ -28,18 +30,22 @@ STEPS = {
 }
 
 
+@cache
+def measure(n_I: int, n_T: int, m: int, D: int) -> tuple[float, float]:
+    """Median seconds and MiB of one size."""
+    players, masks = [n_I, n_T], [m, m // 2]
+    runs = [apart("default", "antithetic", players, masks, D) for _ in range(REPEATS)]
+    found = tuple(median(run[k] for run in runs) for k in ("seconds", "mebibytes"))
+    print(players, masks, D, *found, file=sys.stderr, flush=True)
+    return found
+
+
 def main() -> None:
     """Command line."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows, lines = [], {}
     for what, values in STEPS.items():
-        for value in values:
-            at = BASE | {what: value}
-            players, masks = [at["n_I"], at["n_T"]], [at["m"], at["m"] // 2]
-            runs = [apart("default", "antithetic", players, masks, at["D"]) for _ in range(REPEATS)]
-            seconds, memory = (median(r[k] for r in runs) for k in ("seconds", "mebibytes"))
-            lines.setdefault(what, []).append((value, seconds, memory))
-            print(what, *lines[what][-1], file=sys.stderr, flush=True)
+        lines[what] = [(value, *measure(**BASE | {what: value})) for value in values]
         x, seconds, memory = np.array(lines[what]).T
         power = np.log(seconds[-1] / seconds[-2]) / np.log(x[-1] / x[-2])
         rows.append(
@@ -55,9 +61,16 @@ def main() -> None:
     for what, line in lines.items():
         x, *heights = np.array(line).T
         for ax, height in zip(axs, heights, strict=True):
-            ax.loglog(x / BASE[what], np.maximum(height, 1e-3), "o-", label=what)
+            name = what.replace("_", "_\\mathrm ")
+            ax.loglog(x / BASE[what], np.maximum(height, 1e-3), "o-", label=f"${name}$")
     for ax, label in zip(axs, ("seconds", "MiB beyond the sweeps"), strict=True):
+        ax.set_xscale("log", base=2)
         ax.set(xlabel="times 49 + 12 players, 1024 + 512 masks, width 512", ylabel=label)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+        ax.grid(alpha=0.3)
         ax.legend()
     fig.savefig(RESULTS / "growth.png", dpi=144)
     write("growth", rows)
