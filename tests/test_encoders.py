@@ -11,7 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_config
+from tiny import CONFIGS, tiny_config
 from torch.nn.functional import normalize
 
 import fixlip.encoders
@@ -424,7 +424,7 @@ def test_info_is_json_and_tells_models_apart(make, noise, tmp_path):
     assert repr(encoder) == "Encoder('clip', device='cpu', dtype=torch.float32)"
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_other_precisions(make, noise, kind):
     exact = make(kind, dtype=torch.float64)
     masks = {}
