@@ -82,7 +82,7 @@ def peak_memory(device: torch.device) -> int:
 
 def draw() -> None:
     """Time against game values, of all results that lie in the folder."""
-    fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(6, 4.6), layout="constrained")
     for path in sorted(RESULTS.glob("explanation-*.json")):
         rows = json.loads(path.read_text())["rows"]
         values = [2 ** float(row["values"].removeprefix("2^")) for row in rows]
@@ -92,7 +92,7 @@ def draw() -> None:
     ax.set_xscale("log", base=2)
     ax.set(xlabel="game values that the masks stand for", ylabel="seconds, end to end")
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=8)
+    fig.legend(loc="outside upper center", ncols=2, fontsize=8)
     fig.savefig(RESULTS / "explanation.png", dpi=144)
 
 

@@ -57,12 +57,12 @@ def main() -> None:
                 "power": f"{power:.1f}",
             }
         )
+    write("growth", rows)
     fig, axs = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for what, line in lines.items():
         x, *heights = np.array(line).T
         for ax, height in zip(axs, heights, strict=True):
-            name = what.replace("_", "_\\mathrm ")
-            ax.loglog(x / BASE[what], np.maximum(height, 1e-3), "o-", label=f"${name}$")
+            ax.loglog(x / BASE[what], np.maximum(height, 1e-3), "o-", label=f"${what}$")
     for ax, label in zip(axs, ("seconds", "MiB beyond the sweeps"), strict=True):
         ax.set_xscale("log", base=2)
         ax.set(xlabel="times 49 + 12 players, 1024 + 512 masks, width 512", ylabel=label)
@@ -73,7 +73,6 @@ def main() -> None:
         ax.grid(alpha=0.3)
         ax.legend()
     fig.savefig(RESULTS / "growth.png", dpi=144)
-    write("growth", rows)
 
 
 if __name__ == "__main__":

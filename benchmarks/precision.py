@@ -1,6 +1,6 @@
 """What bfloat16 and float16 image towers change in an explanation, beside its error bars.
 
-    python benchmarks/precision.py [--pairs 50] [--masks 2048 1024]
+    python benchmarks/precision.py [--pairs 34] [--masks 2048 1024]
 
 Scenes and captions are explained by the demo models in float32 and in each half precision, with the
 same masks. "Interactions" are all of image with text; the error bar of one is the 95 % interval of
