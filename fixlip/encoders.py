@@ -18,7 +18,7 @@ from PIL import Image
 
 from fixlip.captions import CaptionReader
 from fixlip.models import find_model
-from fixlip.passes import compile_mlps, lay_rows_by_position
+from fixlip.passes import blocks_in, compile_mlps, lay_rows_by_position
 from fixlip.sides import ImageSide, TextSide, text_tower
 
 
@@ -46,8 +46,8 @@ def load(
         By default CUDA, else MPS, else the CPU.
     dtype : torch.dtype or str, optional
         The towers compute in it; by default float32. "bfloat16" is faster on GPUs and newer CPUs,
-        "float16" on GPUs. Then matrix products and attention of the image tower are in half
-        precision: weights are kept, and sums, norms and captions are done, in float32.
+        "float16" on GPUs. Then matrix products and attention in the image tower's blocks are in
+        half precision: weights are kept, and all else is done, in float32.
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
@@ -163,11 +163,7 @@ class Encoder:
         short one is seen in few masks, too few for rounding to average out: it was what moved
         interactions beyond their error bars (benchmarks/precision.py).
         """
-        # autocast keeps the residual stream in float32: rounded to 16 bits at every block, it
-        # moved interactions one to three times as far
-        if self.half:
-            return torch.autocast(self.device.type, self.dtype)
-        return nullcontext()
+        return blocks_in(self.model.visual, self.dtype) if self.half else nullcontext()
 
     def __repr__(self) -> str:
         weights = f", pretrained={self.pretrained!r}" if self.pretrained else ""

@@ -104,6 +104,36 @@ def last_row_only(transformer: Transformer, position: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def blocks_in(tower: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Let matrix products and attention in an image tower's blocks compute in half precision.
+
+    What comes before and after stays in the weights' type, and so does the sum that runs through
+    the blocks. To round the embedding itself, in the last projection, would cost more accuracy than
+    all blocks do, and to round the sum at every block as well.
+
+    Parameters
+    ----------
+    tower : torch.nn.Module
+        ``model.visual``.
+    dtype : torch.dtype
+    """
+    blocks = tower.transformer.resblocks if hasattr(tower, "transformer") else tower.trunk.blocks
+    context = torch.autocast(next(tower.parameters()).device.type, dtype)
+
+    def enter(module, args):
+        context.__enter__()
+
+    def leave(module, args, output):
+        context.__exit__(None, None, None)
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(block.register_forward_pre_hook(enter))
+            hooks.enter_context(block.register_forward_hook(leave, always_call=True))
+        yield
+
+
 def lay_rows_by_position(tower: torch.nn.Module) -> None:
     """Hand rows to attention in the order in memory in which it multiplies them, from now on.
 

@@ -453,6 +453,18 @@ def test_half_precision_is_of_images_alone(make, noise, dtype):
     )
     assert torch.equal(text, same)
     assert not torch.equal(image, coarse)
+    assert not torch.equal(coarse, coarse.to(dtype).float())  # the embedding is not rounded
+
+
+def test_half_precision_ends_with_the_block_that_fails(make, noise):
+    side = make("clip", dtype=torch.bfloat16).image(noise)
+    block = side.encoder.model.visual.transformer.resblocks[0]
+    with (
+        block.mlp.register_forward_pre_hook(lambda *_: 1 / 0),
+        pytest.raises(ZeroDivisionError),
+    ):
+        side.embed(some_masks(side.n))
+    assert not torch.is_autocast_enabled("cpu") and not block._forward_hooks
 
 
 def test_rows_lie_by_position_for_attention_in_half_precision(make, noise):
