@@ -75,7 +75,7 @@ def compare(model: str, examples: list, masks: list[int]) -> list[dict]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument("--pairs", type=int, default=34)
     parser.add_argument("--masks", type=int, nargs=2, default=[2048, 1024])
     options = parser.parse_args()
     every = read_coco(root() / "data/scenes")
