@@ -28,7 +28,7 @@ from timm.models.vitamin import VitCfg, VitConvCfg
 from torch.nn.functional import normalize
 
 import fixlip
-from fixlip.sides import ImageSide, TextSide, text_tower
+from fixlip.encoders.sides import ImageSide, TextSide, text_tower
 
 CAPTION = "a black dog next to a yellow hydrant"
 BLOCKS, WIDTH, HEADS, VOCABULARY = 2, 128, 2, 1000

@@ -48,17 +48,17 @@ def split(
     p: float,
     seed: int,
     *,
-    method: str = "antithetic",
+    sampling: str = "antithetic",
     ridge: float | str = "auto",
 ) -> Terms:
     """Two sweeps and `fixlip.solve`."""
-    samples = side_masks(image, text, budget, p, seed, method)
+    samples = side_masks(image, text, budget, p, seed, sampling)
     swept = [sweep(s, masks=m) for s, m in zip((image, text), samples, strict=True)]
     return _read(fixlip.solve(*swept, ridge=ridge, errors=False))
 
 
 def split_paper(
-    image: Counted, text: Counted, budget: int, p: float, seed: int, *, method: str
+    image: Counted, text: Counted, budget: int, p: float, seed: int, *, sampling: str
 ) -> Terms:
     """As the FIxLIP experiments: their rule for the masks per side, distinct masks, no ridge."""
 
@@ -72,7 +72,7 @@ def split_paper(
     values = range(4, budget**2)
     masks = rule(values[bisect.bisect_right(values, budget, key=passes) - 1])
     swept = [
-        sweep(side, masks=m, p=p, seed=2 * seed + k, method=method)
+        sweep(side, masks=m, p=p, seed=2 * seed + k, sampling=sampling)
         for k, (side, m) in enumerate(zip((image, text), masks, strict=True))
     ]
     return _read(fixlip.solve(*swept, ridge=0, errors=False))
@@ -85,11 +85,11 @@ def agnostic(
     p: float,
     seed: int,
     *,
-    method: str = "antithetic",
+    sampling: str = "antithetic",
     ridge: float | str = "auto",
 ) -> Terms:
     """`fixlip.estimate` on joint masks."""
-    sample = joint_masks(image, text, budget, p, seed, method)
+    sample = joint_masks(image, text, budget, p, seed, sampling)
     return _read(fixlip.estimate(fixlip.Game(image, text), masks=sample, ridge=ridge))
 
 
@@ -136,25 +136,25 @@ def ours(p: float) -> dict[str, Callable]:
     found = {
         "split, antithetic, ridge": split,
         "split, antithetic, least squares": partial(split, ridge=0),
-        "split, independent, ridge": partial(split, method="independent"),
-        "split, independent, least squares": partial(split, method="independent", ridge=0),
-        "split, paper's rule": partial(split_paper, method="distinct"),
-        "split, paper's rule and weights": partial(split_paper, method="distinct-reference"),
+        "split, independent, ridge": partial(split, sampling="independent"),
+        "split, independent, least squares": partial(split, sampling="independent", ridge=0),
+        "split, paper's rule": partial(split_paper, sampling="distinct"),
+        "split, paper's rule and weights": partial(split_paper, sampling="distinct-reference"),
         "split, direct means": partial(split_by, means),
         "split, regression-adjusted": partial(split_by, adjusted),
         "split, order-2 slopes": partial(split_by, regression),
         "split, uniform ridge": partial(split_by, uniform),
         "agnostic, antithetic, ridge": agnostic,
         "agnostic, antithetic, least squares": partial(agnostic, ridge=0),
-        "agnostic, distinct, ridge": partial(agnostic, method="distinct"),
-        "agnostic, distinct, least squares": partial(agnostic, method="distinct", ridge=0),
+        "agnostic, distinct, ridge": partial(agnostic, sampling="distinct"),
+        "agnostic, distinct, least squares": partial(agnostic, sampling="distinct", ridge=0),
         "agnostic, direct means": partial(agnostic_by, means),
         "agnostic, regression-adjusted": partial(agnostic_by, adjusted),
         "agnostic, uniform ridge": partial(agnostic_by, uniform),
     }
     if p != 0.5:
-        found["split, leverage, ridge"] = partial(split, method="leverage")
-        found["agnostic, leverage, ridge"] = partial(agnostic, method="leverage")
+        found["split, leverage, ridge"] = partial(split, sampling="leverage")
+        found["agnostic, leverage, ridge"] = partial(agnostic, sampling="leverage")
     return found
 
 

@@ -19,9 +19,9 @@ import torch
 from machine import write
 
 from fixlip.encoders import Encoder
+from fixlip.encoders.sides import ImageSide
 from fixlip.explainers import exclip
 from fixlip.explainers.integrated import Path
-from fixlip.sides import ImageSide
 
 CAPTION = "a black dog next to a yellow hydrant"
 LARGE = ("ViT-L-16-SigLIP-256", "ViT-L-16-SigLIP2-256")

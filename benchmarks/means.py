@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binom
 
 from fixlip.sampler import MaskSample, Sweep
-from fixlip.sidefit import Problem, Side
+from fixlip.solver.fit import Problem, Side
 
 Terms = tuple[torch.Tensor, torch.Tensor]
 
@@ -43,7 +43,7 @@ def adjusted(sample: MaskSample, Y: torch.Tensor) -> Terms:
     ----------
     Regression-adjusted maximum sample reuse: Witter et al., 2025, arXiv 2506.11849.
     """
-    if sample.method == "enumerated":
+    if sample.sampling == "enumerated":
         return means(sample, Y)  # exact already
     half = torch.arange(sample.m) // 2 % 2
     found = []
@@ -92,7 +92,7 @@ def _values(fit: tuple[torch.Tensor, torch.Tensor, torch.Tensor], p: float) -> T
 
 
 def _part(sample: MaskSample, rows: torch.Tensor) -> MaskSample:
-    return MaskSample(sample.masks[rows], sample.weights[rows], sample.p, sample.method)
+    return MaskSample(sample.masks[rows], sample.weights[rows], sample.p, sample.sampling)
 
 
 def leverage_masks(n: int, m: int, *, p: float, seed: int) -> MaskSample:

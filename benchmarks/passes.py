@@ -34,10 +34,10 @@ class Counted:
 
 
 def side_masks(
-    image: Counted, text: Counted, budget: int, p: float, seed: int, method: str
+    image: Counted, text: Counted, budget: int, p: float, seed: int, sampling: str
 ) -> tuple[MaskSample, MaskSample]:
     """One sample per side; text masks are listed where that leaves half of the budget."""
-    make = leverage_masks if method == "leverage" else partial(draw, method=method)
+    make = leverage_masks if sampling == "leverage" else partial(draw, sampling=sampling)
     all_text = 2**text.n <= budget // 2
     text_sample = draw(text.n, 2**text.n, p=p)
     if not all_text:
@@ -47,19 +47,19 @@ def side_masks(
 
 
 def joint_masks(
-    image: Counted, text: Counted, budget: int, p: float, seed: int, method: str
+    image: Counted, text: Counted, budget: int, p: float, seed: int, sampling: str
 ) -> MaskSample:
     """As many joint masks as the budget pays for, after both sides' empty and full input."""
     n = image.n + text.n
-    make = leverage_masks if method == "leverage" else partial(draw, method=method)
+    make = leverage_masks if sampling == "leverage" else partial(draw, sampling=sampling)
     sample = make(n, budget, p=p, seed=seed)
     masks = _with_ends(sample.masks, first=True).numpy()
     new = np.zeros(len(masks))
     for part in (masks[:, : image.n], masks[:, image.n :]):
         new[distinct_rows(np.ascontiguousarray(part))[0]] += 1
     m = int(np.searchsorted(new.cumsum(), budget, side="right")) - 2
-    m -= m % 2 if method == "antithetic" else 0
-    return MaskSample(sample.masks[:m], sample.weights[:m], p, sample.method, seed)
+    m -= m % 2 if sampling == "antithetic" else 0
+    return MaskSample(sample.masks[:m], sample.weights[:m], p, sample.sampling, seed)
 
 
 def _with_ends(masks: torch.Tensor, *, first: bool = False) -> torch.Tensor:

@@ -34,10 +34,10 @@ class Smooth:
         return torch.tanh(masks.float() @ self.inner + 0.3) @ self.outer
 
 
-def one(how: str, method: str, players: list[int], masks: list[int], width: int) -> dict:
+def one(how: str, sampling: str, players: list[int], masks: list[int], width: int) -> dict:
     """Fit once in this process; report seconds, peak memory and a digest of the result."""
     swept = [
-        sweep(Smooth(n, width, seed), masks=draw(n, m, seed=seed, method=method))
+        sweep(Smooth(n, width, seed), masks=draw(n, m, seed=seed, sampling=sampling))
         for seed, (n, m) in enumerate(zip(players, masks, strict=True))
     ]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,9 +76,9 @@ def main() -> None:
         return
     if options.largest:
         rows = []
-        for method in ("antithetic", "independent"):
-            result = apart("default", method, [256, 64], [4096, 1024], 1024)
-            row = {"players": "256 + 64", "masks": f"4096 + 1024, {method}", "width": 1024}
+        for sampling in ("antithetic", "independent"):
+            result = apart("default", sampling, [256, 64], [4096, 1024], 1024)
+            row = {"players": "256 + 64", "masks": f"4096 + 1024, {sampling}", "width": 1024}
             row |= {"terms": 1 + 320 * 321 // 2, "seconds": f"{result['seconds']:.1f}"}
             rows.append(row | {"MiB": f"{result['mebibytes']:.0f}"})
         write("solver-largest", rows)

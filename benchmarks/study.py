@@ -24,10 +24,10 @@ from PIL import Image
 
 import fixlip
 from fixlip import Encoder, Game
-from fixlip.fingerprints import fingerprint
 from fixlip.metrics.faithfulness import faithfulness
 from fixlip.sampler import side_seeds
 from fixlip.studies import study
+from fixlip.studies.fingerprints import fingerprint
 
 WORDS = "a black dog next to yellow car on the green street with red ball".split()
 SMALL = {

@@ -1,37 +1,43 @@
-"""Why do CLIP, SigLIP and SigLIP-2 find an image and a caption similar? The public names."""
+"""Why do CLIP, SigLIP and SigLIP-2 find an image and a caption similar?
 
-from fixlip import exact
-from fixlip.budget import Advice, advise
-from fixlip.estimators import estimate
-from fixlip.explanation import Explanation
-from fixlip.game import Game
-from fixlip.pair import explain
-from fixlip.sampler import MaskSample, Sweep, split_budget, sweep
-from fixlip.solver import solve, solve_dense
+In reading order: a `Side` is one image or caption whose players can be removed (``encoders``). A
+`Sweep` holds its embeddings under many masks (``sampler``). `fit` makes of a sweep a `Factor`, the
+side's half of an explanation, and `pair` makes of two factors an `Explanation` (``solver``,
+``explanation``). `explain` does all of that in one call. Beside that way stand any other game
+(``games``), the question of how many masks (``budget``), other explainers, metrics and plots.
+"""
 
-__all__ = [
-    "Advice",
-    "Encoder",
-    "Explanation",
-    "Game",
-    "MaskSample",
-    "Sweep",
-    "advise",
-    "estimate",
-    "exact",
-    "explain",
-    "load",
-    "solve",
-    "solve_dense",
-    "split_budget",
-    "sweep",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "Advice": "budget",
+    "Encoder": "encoders",
+    "Explanation": "explanation",
+    "Game": "games",
+    "MaskSample": "sampler",
+    "Sweep": "sampler",
+    "advise": "budget",
+    "estimate": "games",
+    "exact": "games",
+    "explain": "pipeline",
+    "load": "encoders",
+    "solve": "solver",
+    "sweep": "sampler",
+}
+__all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str):
-    """Import the encoders, and open_clip with them, only when asked for: the core needs none."""
-    if name in ("Encoder", "load"):
-        from fixlip import encoders
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: the core does without open_clip."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'fixlip' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fixlip.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return getattr(encoders, name)
-    raise AttributeError(f"module 'fixlip' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from fixlip.data.tokenizers import write_tokenizer
-from fixlip.towers import register_towers
+from fixlip.demo.tokenizers import write_tokenizer
+from fixlip.encoders.demo_towers import register_towers
 
 WORDS = ("a", "red", "star", "starfish", "dog", "and", "ball", "on", "the", "left", "of", "cross")
 

@@ -110,7 +110,7 @@ def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
             shutil.copy(ROOT / name, copy)
     weights = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.bin", "*.pt")
     shutil.copytree(ROOT / "fixlip", copy / "fixlip", ignore=weights)
-    probe = copy / "fixlip" / "data" / "models" / "some-model" / "open_clip_model.safetensors"
+    probe = copy / "fixlip" / "demo" / "models" / "some-model" / "open_clip_model.safetensors"
     probe.parent.mkdir(parents=True)
     probe.touch()
     build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
@@ -118,7 +118,7 @@ def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
     assert done.returncode == 0, done.stderr
     held = set(zipfile.ZipFile(copy / done.stdout.split()[-1]).namelist())
     modules = {path.relative_to(copy).as_posix() for path in copy.glob("fixlip/**/*.py")}
-    models = {p.relative_to(copy).as_posix() for p in copy.glob("fixlip/data/models/**/*.*")}
+    models = {p.relative_to(copy).as_posix() for p in copy.glob("fixlip/demo/models/**/*.*")}
     assert (modules | models) - held == set()
     assert any(name.endswith("licenses/LICENSE") for name in held)
 

@@ -12,8 +12,8 @@ DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
 
 
 def accuracy_rows():
-    """The table of the demo models' accuracy, from what `python -m fixlip.data.evaluate` wrote."""
-    folder = root() / "fixlip" / "data" / "models"
+    """The table of the demo models' accuracy, from what `data/demo_models/evaluate.py` wrote."""
+    folder = root() / "fixlip" / "demo" / "models"
     tables = [json.loads((folder / name / "evaluation.json").read_text()) for name in DEMOS]
     for measure in tables[0]:
         cells = [

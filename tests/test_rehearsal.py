@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from fixlip import plots
-from fixlip.models import recipe
+from fixlip.encoders.loading import recipe
 from fixlip.paths import output, root
 
 NOTEBOOKS = {path.stem: path for path in sorted((root() / "notebooks").glob("*.ipynb"))}

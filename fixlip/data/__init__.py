@@ -1,1 +1,1 @@
-"""Scenes with exactly known truth, and the small demo models trained on them."""
+"""Readers of data sets: files on the disk as examples with images, captions and objects."""

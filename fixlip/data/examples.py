@@ -15,10 +15,10 @@ import numpy as np
 from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
-from fixlip.pictures import open_image
+from fixlip.images import open_image
 
 if TYPE_CHECKING:
-    from fixlip.sides import TextSide
+    from fixlip.encoders.sides import TextSide
 
 MISSING = ("error", "skip")
 NAMELESS = re.compile(r"<[^<>]+>")  # tokens of unknown words, of broken characters, of spaces
@@ -123,7 +123,7 @@ class Example:
     def open(self) -> Image.Image:
         """The picture in RGB, in the orientation in which its objects were annotated.
 
-        `fixlip.pictures.open_image`, and so `Encoder.image`, turn photographs upright as the camera
+        `fixlip.images.open_image`, and so `Encoder.image`, turn photographs upright as the camera
         noted; the data sets count pixels as they are stored. The two differ in few photographs.
         Where the sizes do not say which was annotated, it is taken to be the stored one.
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from fixlip.data.captions import Caption
 from fixlip.data.imagenet import class_images
-from fixlip.data.scenes import GRID, read_scenes
+from fixlip.demo.grammar import Caption
+from fixlip.demo.scenes import GRID, read_scenes
+from fixlip.images import open_image
 from fixlip.paths import root
-from fixlip.pictures import open_image
 
 if TYPE_CHECKING:
     from fixlip.encoders import Encoder
@@ -189,7 +189,7 @@ def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
     Parameters
     ----------
     folder : str or pathlib.Path, optional
-        Written by `fixlip.data.scenes.write_coco`; by default the repository's ``data/scenes``.
+        Written by `fixlip.demo.scenes.write_coco`; by default the repository's ``data/scenes``.
 
     Returns
     -------

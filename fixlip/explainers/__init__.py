@@ -24,7 +24,7 @@ one image's factor pairs with those of many captions; first-order methods give a
 Both turn into a `fixlip.Explanation` for views, plots, files and evaluation.
 """
 
-from fixlip.explainers.boxes import patches_in
+from fixlip.encoders.spans import patches_in
 from fixlip.explainers.maps import Factor, FactorPair, FirstOrderMap
 
 __all__ = ["Factor", "FactorPair", "FirstOrderMap", "patches_in"]

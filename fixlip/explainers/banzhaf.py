@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 
 from fixlip.explainers.maps import Factor, FactorPair
-from fixlip.game import pair_scale
-from fixlip.sampler import Sweep
-from fixlip.sidefit import Problem, Side, check_fit
+from fixlip.sampler import Sweep, pair_scale
+from fixlip.solver.fit import Problem, Side, check_fit
 
 
 def factor(swept: Sweep, *, ridge: float | str = "auto") -> Factor:
@@ -43,7 +42,7 @@ def factor(swept: Sweep, *, ridge: float | str = "auto") -> Factor:
     options = {
         "p": swept.sample.p,
         "masks": swept.sample.m,
-        "sampling": swept.sample.method,
+        "sampling": swept.sample.sampling,
         "seed": swept.sample.seed,
         "ridge": ridge,
     }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cosine_similarity
 
-from fixlip.explainers.attention import Attention, embed, gather, readout
+from fixlip.encoders.attention import Attention, embed, gather, readout
+from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.explainers.maps import FirstOrderMap
-from fixlip.game import pair_scale
-from fixlip.sides import ImageSide, TextSide
+from fixlip.sampler import pair_scale
 
 
 @torch.inference_mode(False)

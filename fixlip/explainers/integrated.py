@@ -11,9 +11,9 @@ from functools import partial
 
 import torch
 
-from fixlip.explainers.layers import Tower, forward_mode
+from fixlip.encoders.opened import Tower, forward_mode
+from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.explainers.maps import Factor
-from fixlip.sides import ImageSide, TextSide
 
 Side = ImageSide | TextSide
 REFERENCES = {"image": ("zero", "gaussian", "vectors"), "text": ("padding", "empty", "vectors")}

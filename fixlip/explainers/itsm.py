@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
-from fixlip.explainers.layers import Tower
+from fixlip.encoders.opened import Tower
+from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.explainers.maps import Factor, FactorPair
-from fixlip.sides import ImageSide, TextSide
 
 Side = ImageSide | TextSide
 VARIANTS = {"output": "itsm-o", "hidden": "itsm-h"}

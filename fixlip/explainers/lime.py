@@ -11,9 +11,8 @@ import warnings
 import torch
 
 from fixlip.explainers.maps import Factor, FactorPair
-from fixlip.game import pair_scale
-from fixlip.leastsquares import Columns, LeastSquares
-from fixlip.sampler import Side, bernoulli, embed_masks, side_seeds
+from fixlip.sampler import Side, bernoulli, embed_masks, pair_scale, side_seeds
+from fixlip.solver.leastsquares import Columns, LeastSquares
 
 Samples = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # z_a, z_b, score, weight
 

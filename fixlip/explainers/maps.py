@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fixlip.explanation import Explanation, Player
-from fixlip.game import pair_scale
+from fixlip.sampler import pair_scale
 
 if TYPE_CHECKING:
-    from fixlip.sides import ImageSide, TextSide
+    from fixlip.encoders.sides import ImageSide, TextSide
 
 NAN = float("nan")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fixlip.estimators import estimate
+from fixlip.checks import per_side
 from fixlip.explainers.maps import FirstOrderMap
 from fixlip.explanation import Explanation
-from fixlip.game import Game
-from fixlip.sampler import Side, per_side, side_seeds, sweep
+from fixlip.games.estimate import estimate
+from fixlip.games.game import Game
+from fixlip.sampler import Side, side_seeds, sweep
 from fixlip.solver import solve
 
 SOURCES = {"order 1": 1, "order 2": 2}
@@ -77,7 +78,7 @@ def banzhaf_values(
     p: float | tuple[float, float] = 0.5,
     masks: int | tuple[int, int] = (2048, 1024),
     seed: int = 0,
-    method: str = "antithetic",
+    sampling: str = "antithetic",
     source: str = "order 1",
     ridge: float | str = "auto",
     scale: float | None = None,
@@ -93,7 +94,7 @@ def banzhaf_values(
         Of both sides, or of the image and of the text, as in `fixlip.explain`.
     seed : int
         The same seed gives the same masks; the sides draw from independent streams of it.
-    method : str
+    sampling : str
         See `fixlip.sampler.draw`.
     source : {"order 1", "order 2"}
         A first-order fit, or the order-2 fit with each pair term shared out by its partner's p
@@ -122,7 +123,7 @@ def banzhaf_values(
     order = _order(source)
     each = (image_side, text_side), per_side("masks", masks), per_side("p", p), side_seeds(seed)
     swept = [
-        sweep(s, masks=m, p=q, seed=r, method=method) for s, m, q, r in zip(*each, strict=True)
+        sweep(s, masks=m, p=q, seed=r, sampling=sampling) for s, m, q, r in zip(*each, strict=True)
     ]
     explanation = solve(*swept, order=order, ridge=ridge, scale=scale, bias=bias)
     return _first_order(explanation, "banzhaf values", source)
@@ -134,9 +135,9 @@ def _order(source: str) -> int:
     return SOURCES[source]
 
 
-def _first_order(explanation: Explanation, method: str, source: str) -> FirstOrderMap:
+def _first_order(explanation: Explanation, sampling: str, source: str) -> FirstOrderMap:
     values, n_I = explanation.attributions(), explanation.n_image
-    fit = {**explanation.info["fit"], "method": method, "source": source}
+    fit = {**explanation.info["fit"], "method": sampling, "source": source}
     return FirstOrderMap(
         values[:n_I],
         values[n_I:],

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from fixlip.explanation import Explanation
-from fixlip.game import ask
+from fixlip.explanation.subsets import Subsets, greedy
+from fixlip.games.game import ask
 from fixlip.metrics.faithfulness import common_players
 from fixlip.sampler import distinct_rows
-from fixlip.subsets import Subsets, greedy
 
 POINTS = 51  # of the published curves
 GUARD = 1e-3  # least |full - empty| that curves are divided by, relative to how far they reach
@@ -79,8 +79,8 @@ def masks_by_subsets(subsets: Subsets) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     subsets : Subsets
-        From `fixlip.subsets`: ``least`` and ``most``, (n, n), sizes 1 to n. They need not be
-        nested: a player that is gone may come back.
+        From `fixlip.explanation.subsets`: ``least`` and ``most``, (n, n), sizes 1 to n. They need
+        not be nested: a player that is gone may come back.
 
     Returns
     -------
@@ -213,13 +213,14 @@ def insertion_deletion(
         All of the game's players.
     ranking : {"terms", "attributions"}
         "terms": an explanation without pair terms ranks the players by its first-order terms, any
-        other one looks for the best and the worst subset of every size (`fixlip.subsets.greedy`).
+        other one looks for the best and the worst subset of every size
+        (`fixlip.explanation.subsets.greedy`).
         "attributions": all rank the players, those with pairs by `Explanation.attributions`; the
         paper's baseline for what subsets add.
     ties : {"block", "order"}
         See `masks_by_ranking`.
     starts : "all", "published", sequence of int or None
-        See `fixlip.subsets.greedy`.
+        See `fixlip.explanation.subsets.greedy`.
 
     Returns
     -------

@@ -16,17 +16,16 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
+from fixlip.checks import per_side, probability
 from fixlip.explanation import Explanation
-from fixlip.game import ask
+from fixlip.games.game import ask
 from fixlip.sampler import (
     MAX_ENUMERATED,
     MaskSample,
     bernoulli,
     check_counts,
-    check_p,
     distinct,
     enumerate_masks,
-    per_side,
     shapley_masks,
     side_seeds,
 )
@@ -72,7 +71,7 @@ def evaluation_masks(
     if distribution != "shapley":
         if isinstance(distribution, str):
             raise ValueError(f'a distribution is a p in (0, 1) or "shapley", got {distribution!r}')
-        return distinct(n, count, p=check_p(distribution), seed=seed)
+        return distinct(n, count, p=probability(distribution), seed=seed)
     check_counts(n, count)
     if count < 3:
         raise ValueError(
@@ -182,7 +181,7 @@ def faithfulness(
     Parameters
     ----------
     explanations : mapping of str to Explanation
-        All of the game's players; any method, `fixlip.product.ProductExplanation` included.
+        All of the game's players; any method, `fixlip.solver.product.ProductExplanation` included.
     game : callable
         From masks (m, n), torch.bool, to values (m,), as `fixlip.Game`.
     distributions : sequence of float or "shapley"
@@ -329,7 +328,7 @@ def _under_p(
     n_image: int, n_text: int, p: float | tuple[float, float], count: int, seed: int
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Masks (m, n) and weights (m,) for the product measure: all, or drawn independently."""
-    n, keep = n_image + n_text, [check_p(q) for q in per_side("p", p)]
+    n, keep = n_image + n_text, [probability(q) for q in per_side("p", p)]
     if n <= MAX_ENUMERATED and count >= 2**n:
         masks = enumerate_masks(n).masks
         q = np.repeat(keep, [n_image, n_text])

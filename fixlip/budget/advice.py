@@ -1,0 +1,397 @@
+"""How many masks each side should get: for a given time, or until a given error is reached."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from fixlip.budget.variance import (
+    SAMPLED,
+    Counts,
+    Spread,
+    all_masks,
+    least_masks,
+    ratio,
+    seconds_of,
+)
+from fixlip.checks import per_side, probability
+from fixlip.sampler import Side, Sweep, check_counts, grow, side_seeds, sweep
+
+PILOT = (256, 128)
+MAX_MASKS = 65536
+WARM_UP = 16  # masks of the first, untimed call: it pays for lazy loading, not for masks
+NOTHING = (
+    "these masks show no interaction of any image player with any text player: the embeddings of a "
+    "side do not depend on its masks, or the sides' changes are orthogonal"
+)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """How many masks to take of the image and of the text, and what error to expect.
+
+    Attributes
+    ----------
+    masks : (int, int)
+        Masks of the image and of the text, to be given to `fixlip.explain` or, one by one, to
+        `fixlip.sweep`. 2**n of n players: all there are, and so no error from that side.
+    error : float
+        Expected root-mean-square standard error of the image-text interactions, in units of the
+        game.
+    size : float
+        Root-mean-square of the interactions themselves, corrected for their error.
+    seconds : float
+        Expected time of the encoder for these masks and each side's two ends.
+    costs : (float, float)
+        Seconds per mask, image and text.
+    components : (float, float, float)
+        zeta_I, zeta_T and s2 of the paper's Theorem 2 for the mean over all interactions, in
+        squared units of the game: Var = [(m_T - 1) zeta_I + (m_I - 1) zeta_T + s2] / (m_I m_T).
+        Predictions count, instead of m, the masks left over after the fit, and no variance of a
+        side that is listed in full.
+    paper_masks, paper_error : (int, int), float
+        The paper's split (`fixlip.split_budget`) at equal time, and its expected error.
+    players : (int, int)
+    notes : tuple of str
+        What to know about these numbers of masks.
+    """
+
+    masks: Counts
+    error: float
+    size: float
+    seconds: float
+    costs: tuple[float, float]
+    components: tuple[float, float, float]
+    paper_masks: Counts
+    paper_error: float
+    players: Counts
+    notes: tuple[str, ...] = ()
+
+    @property
+    def relative(self) -> float:
+        """The expected error as a share of the interactions' size."""
+        return ratio(self.error, self.size)
+
+    def __repr__(self) -> str:
+        image, text = (
+            f"{m:,}{' (all)' if m == all_masks(n) else ''}"
+            for m, n in zip(self.masks, self.players, strict=True)
+        )
+        zeta_I, zeta_T, s2 = self.components
+        lines = [
+            f"Advice: {image} image masks and {text} text masks, about {self.seconds:.3g} s.",
+            f"Expected error of an interaction: {self.error:.3g}, {self.relative:.2g} of its size; "
+            f"with the paper's split at equal time, {self.paper_masks[0]:,} and "
+            f"{self.paper_masks[1]:,} masks: {self.paper_error:.3g}.",
+            f"A mask costs {1e3 * self.costs[0]:.3g} ms (image) and {1e3 * self.costs[1]:.3g} ms "
+            f"(text); zeta_I = {zeta_I:.3g}, zeta_T = {zeta_T:.3g}, s2 = {s2:.3g}.",
+        ]
+        return "\n".join([*lines, *self.notes])
+
+
+def advise(
+    image: Side | Sweep,
+    text: Side | Sweep,
+    *,
+    seconds: float | None = None,
+    tolerance: float | None = None,
+    p: float | tuple[float, float] = 0.5,
+    pilot: int | Counts = PILOT,
+    seed: int = 0,
+    sampling: str = "antithetic",
+    costs: tuple[float, float] | None = None,
+    scale: float | None = None,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Advice:
+    """Advise on the masks of both sides, from a pilot sweep of each.
+
+    The best split gives each side masks in proportion to sqrt(variance / cost) of one of its
+    masks: m_I / m_T = sqrt(zeta_I c_T / (zeta_T c_I)). A side whose masks are few enough is listed
+    in full, has no variance then, and leaves the rest of the time to the other. No side gets fewer
+    masks than four per term of the fit that gives the interactions.
+
+    Parameters
+    ----------
+    image, text : Side or Sweep
+        Sides, such as ``encoder.image(...)``, or sweeps that were made already; these need
+        ``costs``, and take the place of a pilot of their side.
+    seconds : float
+        Time that the encoder may take: the error is made as small as possible. Give this or
+        ``tolerance``. The fit that follows takes time of its own.
+    tolerance : float
+        Error to reach, relative to the size of the interactions, in (0, 1): the time is made as
+        short as possible.
+    p, seed, sampling
+        As in `fixlip.explain`; only "antithetic" and "independent" masks.
+    pilot : int or (int, int)
+        Masks of the pilot; raised to the least that carries a fit, and to all where a side has
+        no more than that.
+    costs : (float, float), optional
+        Seconds (or any other price) of one image mask and of one text mask; by default the time of
+        the pilot, after a first call that is not counted.
+    scale : float, optional
+        As in `fixlip.solve`.
+    batch_size, progress
+        See `fixlip.sweep`.
+
+    Returns
+    -------
+    Advice
+
+    Raises
+    ------
+    ValueError
+        For impossible numbers, and for sweeps too small to tell anything.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025, Theorem 2, for the variance of cross-modal sampling.
+
+    Examples
+    --------
+    >>> class Toy:
+    ...     n, names = 20, [str(i) for i in range(20)]
+    ...     def embed(self, masks): return torch.tanh(masks.double().cumsum(1) - 5)
+    >>> advice = advise(Toy(), Toy(), seconds=3, costs=(0.001, 0.0001))
+    >>> advice.masks[1] > advice.masks[0]  # text masks are cheaper, and vary as much
+    True
+    """
+    if (seconds is None) == (tolerance is None):
+        raise ValueError("give either seconds=... (the time there is) or tolerance=... (the error)")
+    if seconds is not None and not (_number(seconds) and 0 < seconds < math.inf):
+        raise ValueError(f"seconds must be a positive number, got {seconds!r}")
+    if tolerance is not None:
+        check_tolerance(tolerance)
+    if costs is not None and not (
+        isinstance(costs, tuple | list)
+        and len(costs) == 2
+        and all(_number(c) and 0 < c < math.inf for c in costs)
+    ):
+        raise ValueError(f"costs are two positive numbers (image, text), got {costs!r}")
+    swept, timed = [], []
+    each = (image, text), per_side("p", p), per_side("pilot", pilot), side_seeds(seed)
+    for side, q, masks, s in zip(*each, strict=True):
+        if isinstance(side, Sweep):
+            if costs is None:
+                raise ValueError("sweeps do not say what a mask costs: give costs=(image, text)")
+            swept.append(side)
+            continue
+        timed.append(_Timed(side))
+        check_counts(side.n, masks)
+        masks = max(masks, least_masks(side.n, probability(q)))
+        swept.append(_pilot(timed[-1], masks, q, s, sampling, batch_size, progress))
+    spread = Spread.of(*swept, sampling=sampling, scale=scale)
+    costs = tuple(side.cost for side in timed) if costs is None else tuple(map(float, costs))
+    if tolerance is not None:
+        seconds = spread.time_for((tolerance * spread.size) ** 2, costs)
+    masks = spread.split(seconds, costs)
+    if spread.nothing:
+        warnings.warn(NOTHING, stacklevel=2)
+        masks = spread.least
+    taken = seconds_of(masks, costs)
+    if not spread.nothing and taken > seconds * (1 + 1e-9):
+        warnings.warn(
+            f"{seconds:.3g} seconds are too short: {masks[0]:,} image and {masks[1]:,} text masks, "
+            f"the fewest that carry a fit, take {taken:.3g} seconds",
+            stacklevel=2,
+        )
+    paper = spread.paper_split(taken, costs)
+    notes = []
+    if spread.relative >= 1 and not spread.nothing:
+        notes.append(
+            "The pilot does not tell the interactions from zero: take a larger one to be sure of "
+            "their size."
+        )
+    for name, n, m in zip(("image", "text"), spread.players, masks, strict=True):
+        if m < 1 + n * (n + 1) // 2 and m < all_masks(n):
+            notes.append(
+                f"Pairs within the {name} have {n * (n - 1) // 2} terms, and {m:,} masks leave "
+                "some of them to the ridge penalty."
+            )
+    return Advice(
+        masks,
+        math.sqrt(spread.variance(*masks)),
+        spread.size,
+        taken,
+        costs,
+        (spread.from_image, spread.from_text, spread.s2),
+        paper,
+        math.sqrt(spread.variance(*paper)),
+        spread.players,
+        tuple(notes),
+    )
+
+
+def sweep_to_tolerance(
+    image: Side,
+    text: Side,
+    *,
+    tolerance: float = 0.05,
+    max_masks: int = MAX_MASKS,
+    p: float | tuple[float, float] = 0.5,
+    seed: int = 0,
+    sampling: str = "antithetic",
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> tuple[Sweep, Sweep, dict[str, Any]]:
+    """Sweep both sides until their interactions are known to a tolerance.
+
+    Starts with a pilot, and in every round takes the split that `advise` expects to be enough, but
+    1.25 to 4 times the time so far. No masked input is embedded twice.
+
+    Parameters
+    ----------
+    image, text : Side
+    tolerance : float
+        Root-mean-square standard error of the image-text interactions, divided by their
+        root-mean-square size; in (0, 1).
+    max_masks : int
+        Most masks of either side.
+    p, seed, sampling
+        As in `fixlip.explain`; only "antithetic" and "independent" masks.
+    batch_size, progress
+        See `fixlip.sweep`.
+
+    Returns
+    -------
+    tuple of Sweep, Sweep and dict
+        The same sweeps as with these numbers of masks from the start, and a report, JSON-able:
+        ``tolerance``; ``error``, the one reached (1 where the interactions cannot be told from
+        zero); ``rounds``; and by side (image, text) ``masks`` and ``seconds``.
+    """
+    check_tolerance(tolerance)
+    sides = _Timed(image), _Timed(text)
+    keep = per_side("p", p)
+    least = [least_masks(side.n, probability(q)) for side, q in zip(sides, keep, strict=True)]
+    if (
+        isinstance(max_masks, bool)
+        or not isinstance(max_masks, (int, np.integer))
+        or max_masks < max(least)
+    ):
+        raise ValueError(
+            f"max_masks must be a whole number of {max(least):,} or more, the fewest masks that "
+            f"carry a fit of {image.n} and {text.n} players at p={p}, got {max_masks!r}"
+        )
+    most = max_masks - max_masks % 2  # twins come in pairs
+    swept = [
+        _pilot(side, min(max(m, few), most), q, s, sampling, batch_size, progress)
+        for side, m, few, q, s in zip(sides, PILOT, least, keep, side_seeds(seed), strict=True)
+    ]
+    rounds = 1
+    while True:
+        spread = Spread.of(*swept, sampling=sampling, scale=1.0, keep=True)
+        if spread.nothing:
+            warnings.warn(NOTHING, stacklevel=3)
+            break
+        if spread.relative <= tolerance:
+            break
+        masks = _next(spread, tolerance, tuple(side.cost for side in sides), most)
+        if masks == spread.masks:
+            warnings.warn(
+                f"the interactions' error is {spread.relative:.2g} of their size and not "
+                f"{tolerance:g}: {masks[0]:,} image and {masks[1]:,} text masks are all that "
+                f"max_masks={max_masks:,} allows. Raise max_masks, or play with coarser players",
+                stacklevel=3,
+            )
+            break
+        swept = [
+            grow(one, side, m, batch_size=batch_size, progress=progress)
+            for one, side, m in zip(swept, sides, masks, strict=True)
+        ]
+        rounds += 1
+    report = {
+        "tolerance": float(tolerance),
+        "error": spread.relative,
+        "rounds": rounds,
+        "masks": list(spread.masks),
+        "seconds": [side.seconds for side in sides],
+    }
+    if progress or (progress is None and sys.stderr.isatty()):
+        tqdm.write(
+            f"{spread.masks[0]:,} image and {spread.masks[1]:,} text masks (rounds: {rounds}), "
+            f"{sum(report['seconds']):.3g} s: error {spread.relative:.2g} of the interactions",
+            file=sys.stderr,
+        )
+    return *swept, report
+
+
+def _next(spread: Spread, tolerance: float, costs: tuple[float, float], most: int) -> Counts:
+    """Masks of the next round: what the tolerance is expected to need, within bounds."""
+    # a little more than needed: an estimate just short of the tolerance costs a whole round
+    wanted = spread.time_for(0.95 * (tolerance * spread.size) ** 2, costs, most)
+    spent = seconds_of(spread.masks, costs)
+    target = spread.split(min(max(wanted, 1.25 * spent), 4 * spent), costs, most)
+    return tuple(max(m, min(t, 4 * m)) for m, t in zip(spread.masks, target, strict=True))
+
+
+class _Timed:
+    """A side with a stopwatch: everything else is passed on."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._calls: list[tuple[int, float]] = []  # masks, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._side, name)
+
+    def embed(self, masks: torch.Tensor) -> torch.Tensor:
+        """Embed, and note how long it took."""
+        start = time.perf_counter()
+        rows = self._side.embed(masks)
+        if isinstance(rows, torch.Tensor):
+            rows[:1].cpu()  # a GPU works on after the call: wait for its answer
+        self._calls.append((len(masks), time.perf_counter() - start))
+        return rows
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all calls."""
+        return sum(s for _, s in self._calls)
+
+    @property
+    def cost(self) -> float:
+        """Seconds per mask, without the first call where there are more."""
+        calls = self._calls[1:] or self._calls
+        return max(sum(s for _, s in calls) / sum(m for m, _ in calls), 1e-9)
+
+
+def _pilot(
+    side: _Timed,
+    masks: int,
+    p: float,
+    seed: int,
+    sampling: str,
+    batch_size: int | None,
+    progress: bool | None,
+) -> Sweep:
+    """A small sweep in two calls, so that the first one can be left out of the time."""
+    if sampling not in SAMPLED:
+        raise ValueError(
+            f"a number of masks can be advised for the methods {' and '.join(SAMPLED)} only, "
+            f"got {sampling!r}"
+        )
+    options = {"batch_size": batch_size, "progress": progress}
+    first = sweep(side, masks=min(WARM_UP, masks), p=p, seed=seed, sampling=sampling, **options)
+    return grow(first, side, masks - masks % 2, **options)
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise unless a tolerance lies strictly between 0 and 1."""
+    if not (_number(tolerance) and 0 < tolerance < 1):
+        raise ValueError(
+            "tolerance is an error relative to the size of the interactions and must lie strictly "
+            f"between 0 and 1, got {tolerance!r} (0.05 is 5 %)"
+        )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)

@@ -1,0 +1,234 @@
+"""How the sampling error of the interactions depends on the numbers of masks: the best split.
+
+The interaction of image player i and text player t is an inner product of regression slopes,
+<J_I[i], J_T[t]>, and the two sides are sampled independently. With slopes that vary by S_I / m_I
+and S_T / m_T (D x D, summed over the players), the mean variance of all n_I n_T interactions is
+
+    Var = zeta_I / m_I + zeta_T / m_T + (s2 - zeta_I - zeta_T) / (m_I m_T),
+    zeta_I = tr(S_I J_T'J_T), zeta_T = tr(S_T J_I'J_I), s2 - zeta_I - zeta_T = tr(S_I S_T),
+
+each over n_I n_T: the three components of a two-sample statistic, all from one pilot sweep a side.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fixlip.sampler import MAX_ENUMERATED, Sweep, pair_scale, split_budget
+from fixlip.solver.fit import FEW, Problem, Side
+
+RARE = 8  # masks, on average, in which a player is kept, and in which it is removed
+SAMPLED = ("antithetic", "independent")  # masks that are drawn one like the other
+
+Counts = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the variance of the interactions depends on the numbers of masks, from two sweeps.
+
+    Variances are means over all image-text pairs, of one mask a side.
+    """
+
+    players: Counts
+    masks: Counts  # of the sweeps it was estimated from
+    least: Counts
+    used: Counts  # masks that the fit itself uses up
+    from_image: float  # zeta_I
+    from_text: float  # zeta_T
+    from_both: float  # s2 - zeta_I - zeta_T
+    size: float  # RMS interaction, corrected for its error
+    relative: float  # the sweeps' own RMS standard error over the size, at most 1
+    nothing: bool  # no interaction beyond rounding errors
+
+    @classmethod
+    def of(
+        cls,
+        image: Sweep,
+        text: Sweep,
+        *,
+        sampling: str = "antithetic",
+        scale: float | None = None,
+        keep: bool = False,
+    ) -> Spread:
+        """Estimate from two sweeps, as the standard errors of `fixlip.solve` are.
+
+        ``sampling`` says how masks would be drawn of a side that a sweep has listed in full; with
+        ``keep`` it stays listed.
+        """
+        scale, _ = pair_scale(image.info, text.info, scale=scale)
+        widths = image.embeddings.shape[1], text.embeddings.shape[1]
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f"the sides have embeddings of width {widths[0]} and {widths[1]}: take both from "
+                "the same model"
+            )
+        (J_I, S_I, used_I, now_I), (J_T, S_T, used_T, now_T) = (
+            _slopes(s, sampling) for s in (image, text)
+        )  # J: (n, D), S: (D, D)
+        M_I, M_T = J_I.T @ J_I, J_T.T @ J_T  # (D, D)
+        S_T, M_T = S_T.to(S_I), M_T.to(M_I)
+        unit = scale**2 / (image.n * text.n)
+        squares, from_image, from_text, both = (
+            unit * float((a * b).sum()) for a, b in ((M_I, M_T), (S_I, M_T), (M_I, S_T), (S_I, S_T))
+        )
+        ends = [float(s.ends.double().norm(dim=1).max()) for s in (image, text)]
+        rounding = 10 * torch.finfo(image.embeddings.dtype).eps * abs(scale) * math.prod(ends)
+        # counts `both` twice, to be careful, as stderr does
+        error = now_I * from_image + now_T * from_text
+        size = max(squares - error, error)
+        return cls(
+            players=(image.n, text.n),
+            masks=(image.sample.m, text.sample.m),
+            least=tuple(
+                s.sample.m
+                if keep and s.sample.sampling == "enumerated"
+                else least_masks(s.n, s.sample.p)
+                for s in (image, text)
+            ),
+            used=(used_I, used_T),
+            # slopes of a pilot vary: what they add to the other side's share is taken out again
+            from_image=max(from_image - now_T * both, 0.0),
+            from_text=max(from_text - now_I * both, 0.0),
+            from_both=both,
+            size=math.sqrt(size),
+            relative=ratio(math.sqrt(error), math.sqrt(size)),
+            nothing=math.sqrt(squares) <= rounding,
+        )
+
+    @property
+    def s2(self) -> float:
+        """Variance by one mask of the image and one of the text."""
+        return self.from_image + self.from_text + self.from_both
+
+    def variance(self, image: np.ndarray | int, text: np.ndarray | int) -> np.ndarray:
+        """Expected mean variance of the interactions for numbers of masks."""
+        one, two = (
+            np.where(np.asarray(m) >= all_masks(n), 0.0, 1 / _left(np.asarray(m, float), used))
+            for m, n, used in zip((image, text), self.players, self.used, strict=True)
+        )
+        return self.from_image * one + self.from_text * two + self.from_both * one * two
+
+    def split(self, seconds: float, costs: tuple[float, float], most: float = math.inf) -> Counts:
+        """The masks of least variance for a time; the fewest possible if the time is too short."""
+        caps = [min(all_masks(n), most) for n in self.players]
+        left = seconds - 2 * sum(costs)  # the ends
+        share = 1 / (1 + np.exp(-np.linspace(-12, 12, 2001)))  # of the image
+
+        def whole(side: int, masks: np.ndarray) -> np.ndarray:
+            even = np.floor(masks / 2 + 1e-9) * 2
+            return np.clip(even, self.least[side], caps[side])
+
+        image = whole(0, share * left / costs[0])
+        text = whole(1, (left - costs[0] * image) / costs[1])
+        image = whole(0, (left - costs[1] * text) / costs[0])  # what the text has no use for
+        price = costs[0] * image + costs[1] * text
+        ok = price <= left * (1 + 1e-9)
+        if not ok.any():
+            return self.least
+        best = np.lexsort((price[ok], self.variance(image[ok], text[ok])))[0]
+        return int(image[ok][best]), int(text[ok][best])
+
+    def time_for(
+        self, variance: float, costs: tuple[float, float], most: float = math.inf
+    ) -> float:
+        """The shortest time that brings the variance down to a value, or as far as it goes."""
+        low = high = seconds_of(self.least, costs)
+        masks = self.least
+        while self.variance(*masks) > variance:
+            low, high = high, 2 * high
+            before, masks = masks, self.split(high, costs, most)
+            if masks == before:  # there are no more
+                return low
+        for _ in range(40):
+            middle = (low + high) / 2
+            enough = self.variance(*self.split(middle, costs, most)) <= variance
+            low, high = (low, middle) if enough else (middle, high)
+        return high
+
+    def paper_split(self, seconds: float, costs: tuple[float, float]) -> Counts:
+        """The split of the FIxLIP experiments for as many game values as a time pays for."""
+        low, high = 4, 8
+        while seconds_of(split_budget(*self.players, high), costs) <= seconds and high < 2**50:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = seconds_of(split_budget(*self.players, middle), costs) <= seconds
+            low, high = (middle, high) if fits else (low, middle)
+        masks = split_budget(*self.players, low)
+        return tuple(int(min(m, all_masks(n))) for m, n in zip(masks, self.players, strict=True))
+
+
+def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, int, float]:
+    """Slopes (n, D); their covariance by one mask, summed over players (D, D); masks that a fit
+    uses up; and the share of that covariance that these slopes have, 0 if all masks are listed.
+    """
+    sample, kind = swept.sample, swept.info.get("kind", "side")
+    if sample.sampling not in ("enumerated", *SAMPLED):
+        raise ValueError(
+            f"the {kind} was swept with {sample.sampling!r} masks: a pilot needs masks of the "
+            f"methods {' or '.join(SAMPLED)}"
+        )
+    if sample.sampling != "enumerated":
+        if sample.m < FEW * (swept.n + 1):
+            raise ValueError(
+                f"{sample.m} masks of {swept.n} players are too few for a pilot: "
+                f"take {least_masks(swept.n, sample.p):,} or more"
+            )
+        kept = sample.masks.sum(0)
+        fixed = int(((kept == 0) | (kept == sample.m)).sum())
+        if fixed:
+            raise ValueError(
+                f"{fixed} of {swept.n} players of the {kind} are kept in all or in none of "
+                f"{sample.m} masks: take more masks, or a p nearer to 0.5 than {sample.p:g}"
+            )
+    side = Side(swept)
+    players = torch.arange(side.n)
+    problem = Problem(side, players, players[:0], 0.0, side.E)
+    slopes = problem.terms(side.E)[1]  # (n, D)
+    residual = problem.residual(side.E)  # (m, D)
+    if side.exact:
+        folded = sampling == "antithetic" and side.p == 0.5  # as `Side.folded` of drawn masks
+        if folded:  # of twins, the half difference counts; the last row is the first one's twin
+            residual = (residual - residual.flip(0)) / 2
+        spread = side.w * side.X.square().sum(1) / side.sd**2 * (1 + folded)  # (m,)
+        return slopes, residual.T @ (spread[:, None] * residual), (1 + folded) * (side.n + 1), 0.0
+    covariance = slopes.new_zeros(2 * [slopes.shape[1]])
+    for member in side.members().T:
+        moved = problem.terms(residual * member[:, None])[1]  # (n, D)
+        covariance += moved.T @ moved
+    used = (1 + side.folded) * (side.n + 1)
+    left = float(_left(side.m, used))
+    return slopes, left * covariance, used, 1 / left
+
+
+def least_masks(n: int, p: float) -> int:
+    """The fewest masks, an even number, that carry the fit of a side's n first-order terms.
+
+    Four per coefficient, and enough to keep and to remove every player a few times.
+    """
+    few = max(FEW * (n + 1), math.ceil(RARE / min(p, 1 - p)))
+    return int(min(few + few % 2, all_masks(n)))
+
+
+def all_masks(n: int) -> float:
+    """The number of masks of n players; infinite where they are too many to be listed."""
+    return 2**n if n <= MAX_ENUMERATED else math.inf
+
+
+def _left(masks: np.ndarray | float, used: int) -> np.ndarray:
+    """Masks left over after a fit that uses some up; a fit of too few is shrunk instead."""
+    return np.maximum(masks - used, masks / 2)
+
+
+def seconds_of(masks: Counts, costs: tuple[float, float]) -> float:
+    """Time of two sweeps with their ends."""
+    return sum(c * (m + 2) for m, c in zip(masks, costs, strict=True))
+
+
+def ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

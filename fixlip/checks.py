@@ -1,0 +1,102 @@
+"""What is wrong with an argument, said in one sentence: what was given, what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
+    """Return ``value`` if it is one of ``options``, else raise ValueError.
+
+    Examples
+    --------
+    >>> one_of("rule", "left", ("right", "midpoint"))
+    Traceback (most recent call last):
+    ValueError: rule must be "right" or "midpoint", got 'left'
+    """
+    options = tuple(options)
+    if any(type(value) is type(option) and value == option for option in options):
+        return value
+    shown = [f'"{option}"' if isinstance(option, str) else repr(option) for option in options]
+    listed = " or ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
+    raise ValueError(f"{name} must be {listed}, got {value!r}")
+
+
+def whole(name: str, value: Any, *, at_least: int = 1) -> int:
+    """Return ``value`` as an int if it is a whole number of ``at_least`` or more, else raise.
+
+    Examples
+    --------
+    >>> whole("steps", 2.5)
+    Traceback (most recent call last):
+    ValueError: steps must be a whole number of 1 or more, got 2.5
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+        raise ValueError(f"{name} must be a whole number of {at_least} or more, got {value!r}")
+    return int(value)
+
+
+def number(
+    name: str, value: Any, *, at_least: float = -math.inf, above: float = -math.inf
+) -> float:
+    """Return ``value`` as a float if it is finite and not too small, else raise ValueError."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or value < at_least or value <= above:
+        bound = f" above {above:g}" if above > -math.inf else ""
+        bound = f" of {at_least:g} or more" if at_least > -math.inf else bound
+        raise ValueError(f"{name} must be a number{bound}, got {value!r}")
+    return float(value)
+
+
+def probability(p: Any, name: str = "p") -> float:
+    """Return ``p`` as a float if it lies strictly between 0 and 1, else raise ValueError."""
+    real = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
+    if not real or not 0 < p < 1:
+        raise ValueError(
+            f"{name} is the probability that a player is kept and must lie strictly between 0 and "
+            f"1, got {p!r} (0.5 weights all masks alike)"
+        )
+    return float(p)
+
+
+def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
+    """Return ``masks`` if they are a boolean (m, n) tensor, else raise what is wrong with them.
+
+    Raises
+    ------
+    TypeError
+        For anything but a boolean tensor.
+    ValueError
+        For another shape.
+    """
+    if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
+        given = f"dtype {masks.dtype}" if hasattr(masks, "dtype") else type(masks).__name__
+        raise TypeError(
+            f"masks must be a boolean torch tensor, got {given}: "
+            "use torch.as_tensor(masks, dtype=torch.bool), True = kept"
+        )
+    if masks.ndim != 2 or (n is not None and masks.shape[1] != n):
+        wanted = "(masks, players)" if n is None else f"(masks, {n}), one column per player"
+        raise ValueError(f"masks must have the shape {wanted}, got {tuple(masks.shape)}")
+    return masks
+
+
+def per_side(name: str, value: object) -> tuple:
+    """One value for both sides, or a value for the image and one for the text."""
+    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"{name} takes one value or two (image, text), got {value!r}")
+    return both
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory: CUDA has a type for it, the CPU only words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        word in str(error).lower() for word in words
+    )

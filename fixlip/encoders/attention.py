@@ -1,0 +1,281 @@
+"""The attention of a model's layers, recomputed by hooks so that gradients reach its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import open_clip
+import torch
+from timm.layers import Attention as TimmAttention
+from timm.layers import AttentionPoolLatent
+from torch import nn
+from torch.nn.functional import linear, normalize
+
+from fixlip.encoders.sides import ImageSide, TextSide, text_tower
+from fixlip.explainers.maps import FirstOrderMap
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one attention layer did with one input; in q, k, v and output heads lie side by side.
+
+    Attributes
+    ----------
+    q : torch.Tensor, (queries, width)
+    k, v : torch.Tensor, (keys, width)
+    probabilities : torch.Tensor, (heads, queries, keys)
+        Part of the graph of the embedding.
+    output : torch.Tensor, (queries, width)
+        ``probabilities @ v``, before the output projection; part of the graph too.
+    project : callable
+        The output projection of the layer, bias included.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    probabilities: torch.Tensor
+    output: torch.Tensor
+    project: Callable[[torch.Tensor], torch.Tensor]
+
+
+class Readout(NamedTuple):
+    """The attention layers of a tower, and where its last one is read.
+
+    Attributes
+    ----------
+    layers : list of torch.nn.Module
+        First to last; in SigLIP's image tower the attention pool is the last.
+    query : int
+        The query that the embedding is made from: CLS, the end token, the pool's own.
+    units : slice
+        The patches, or the caption's tokens, among the keys.
+    pool : bool
+        Whether the last layer is an attention pool, with a single query that is no token.
+    """
+
+    layers: list[nn.Module]
+    query: int
+    units: slice
+    pool: bool
+
+
+def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
+    """Find the attention layers of a side's tower, and where the last one is read.
+
+    Parameters
+    ----------
+    side : ImageSide or TextSide
+    method : str
+        Who asks, for messages.
+
+    Raises
+    ------
+    TypeError
+        If the side was not made by an encoder.
+    ValueError
+        If the embedding is not read at one query of the last layer, as with average pooling.
+    """
+    if isinstance(side, TextSide):
+        blocks = text_tower(side.encoder.model).transformer.resblocks
+        return Readout([block.attn for block in blocks], side._pooled, side.span, False)
+    if not isinstance(side, ImageSide):
+        raise TypeError(
+            f"{method} looks into the model and needs sides from encoder.image(...) and "
+            f"encoder.text(...), got {type(side).__name__}"
+        )
+    visual = side.encoder.model.visual
+    tower = getattr(visual, "trunk", visual)  # timm's, or open_clip's own
+    blocks = tower.blocks if tower is not visual else tower.transformer.resblocks
+    layers = [getattr(block, "attn", block) for block in blocks]
+    units = slice(-len(side.players.owner), None)  # CLS and its like come first
+    pool = tower.attn_pool
+    if type(pool) is AttentionPoolLatent and pool.latent_len == 1:
+        return Readout([*layers, pool], 0, units, True)
+    kind = tower.global_pool if tower is not visual else tower.pool_type
+    if pool is None and kind in ("tok", "token"):
+        return Readout(layers, 0, units, False)
+    raise ValueError(
+        f"{method} follows the attention of the CLS token, or of an attention pool with one query; "
+        f"the image tower of {side.encoder.name!r} has neither (it pools by {kind!r}): use a "
+        "method that needs no such token, such as fixlip.explain"
+    )
+
+
+def embed(
+    side: ImageSide | TextSide, layers: Sequence[nn.Module], *, heads: str = "own"
+) -> tuple[torch.Tensor, list[Attention]]:
+    """Embed the whole input while some layers compute their attention in plain sight.
+
+    Call it where gradients are enabled.
+
+    Parameters
+    ----------
+    side : ImageSide or TextSide
+    layers : sequence of torch.nn.Module
+        Attention layers of `readout`, in their order.
+    heads : {"own", "one"}
+        With "own" the embedding is the model's. With "one", those layers attend with a single
+        head over their full width, at scale 1 / sqrt(width), and the embedding changes.
+
+    Returns
+    -------
+    torch.Tensor, (D,)
+        The embedding, of length 1, with a graph back to the first of the layers.
+    list of Attention
+        One per layer.
+
+    Raises
+    ------
+    ValueError
+        If ``heads`` is unknown, a layer's attention is of an unknown kind, or the model computes
+        in half precision, which gradients need more than.
+    """
+    encoder = side.encoder
+    if heads not in ("own", "one"):
+        raise ValueError(f'heads must be "own" or "one", got {heads!r}')
+    if encoder.half:
+        raise ValueError(
+            f"gradients need single precision, and the model computes in {encoder.dtype}: load it "
+            "with dtype=torch.float32"
+        )
+    for layer in layers:
+        if type(layer) not in _PARTS:
+            known = ", ".join(f"{kind.__module__}.{kind.__name__}" for kind in _PARTS)
+            raise ValueError(
+                f"{encoder.name!r} has attention of the kind {type(layer).__name__}, which cannot "
+                f"be recomputed here; known are {known}"
+            )
+    found: list[Attention] = []
+
+    def recompute(layer, args, kwargs, output):
+        """Put the literal attention in the place of the layer's own output."""
+        q, k, v, project, finish = _PARTS[type(layer)](layer, args[0][0])
+        if heads == "one":
+            q, k, v = (_split(_merge(x), 1) for x in (q, k, v))
+        scores = q @ k.mT / q.shape[-1] ** 0.5  # (heads, queries, keys)
+        if (mask := kwargs.get("attn_mask")) is not None:
+            scores = scores + (mask if mask.ndim == 2 else mask[: len(q)])
+        probabilities = scores.softmax(-1)
+        if not probabilities.requires_grad:  # the graph starts at the first layer
+            probabilities.requires_grad_()
+        mixed = _merge(probabilities @ v)  # (queries, width)
+        found.append(Attention(_merge(q), _merge(k), _merge(v), probabilities, mixed, project))
+        return finish(mixed)
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(recompute, with_kwargs=True))
+        if isinstance(side, TextSide):
+            features = encoder.model.encode_text(side.ids)  # (1, D)
+        else:
+            features = encoder.model.encode_image(side.pixels)  # (1, D)
+    return normalize(features, dim=-1)[0], found
+
+
+def gather(
+    sides: Sequence[ImageSide | TextSide],
+    units: Sequence[np.ndarray],
+    *,
+    fit: dict[str, Any],
+    text_normalised: bool,
+    grand_value: float,
+) -> FirstOrderMap:
+    """Make a map of players from the values of the patches and tokens of two sides.
+
+    Parameters
+    ----------
+    sides : two of ImageSide or TextSide
+    units : two of numpy.ndarray, (units,)
+        A player's value is the sum over the patches or tokens that it owns.
+    fit : dict
+        The method and its options, for ``info``.
+    text_normalised : bool
+        Divide each caption's values by their sum, unless that is 0.
+    grand_value : float
+        The game with everything kept.
+    """
+    first, second = sides
+    maps = []
+    for side, values in zip(sides, units, strict=True):
+        if text_normalised and isinstance(side, TextSide) and values.sum() != 0:
+            values = values / values.sum()
+        maps.append(np.bincount(side.players.owner, values, side.n))  # (units,) -> (n,)
+    fit = {"order": 1, **fit, "text_normalised": text_normalised}
+    return FirstOrderMap(
+        *maps,
+        (*first.names, *second.names),
+        first.n,
+        {"image": first.info, "text": second.info, "fit": fit},
+        getattr(first, "picture", None),
+        grand_value=grand_value,
+    )
+
+
+def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(positions, width) -> (heads, positions, width / heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(0, 1)
+
+
+def _merge(x: torch.Tensor) -> torch.Tensor:
+    """(heads, positions, width / heads) -> (positions, width)."""
+    return x.transpose(0, 1).flatten(1)
+
+
+# Per kind of layer, for its input x (positions, width): q, k and v, each (heads, positions,
+# width / heads), the output projection, and what makes the layer's own output of the mixed values.
+
+
+def _multihead(layer: nn.MultiheadAttention, x: torch.Tensor) -> tuple:
+    qkv = linear(x, layer.in_proj_weight, layer.in_proj_bias).chunk(3, -1)
+    q, k, v = (_split(part, layer.num_heads) for part in qkv)
+    return q, k, v, layer.out_proj, lambda mixed: (layer.out_proj(mixed)[None], None)
+
+
+def _open_clip(layer: open_clip.transformer.Attention, x: torch.Tensor) -> tuple:
+    qkv = linear(x, layer.in_proj_weight, layer.in_proj_bias).chunk(3, -1)
+    q, k, v = (_split(part, layer.num_heads) for part in qkv)
+
+    def finish(mixed):
+        if layer.head_scale is not None:
+            mixed = mixed * layer.head_scale.flatten().repeat_interleave(layer.head_dim)
+        return layer.out_proj(layer.ln_inner(mixed))[None]
+
+    return layer.ln_q(q), layer.ln_k(k), v, layer.out_proj, finish
+
+
+def _timm(layer: TimmAttention, x: torch.Tensor) -> tuple:
+    q, k, v = (_split(part, layer.num_heads) for part in layer.qkv(x).chunk(3, -1))
+
+    def finish(mixed):
+        mixed = layer.norm(mixed)
+        if getattr(layer, "gate", None) is not None:  # newer versions of timm have it
+            mixed = mixed * layer.gate(x).sigmoid()
+        return layer.proj(mixed)[None]
+
+    return layer.q_norm(q), layer.k_norm(k), v, layer.proj, finish
+
+
+def _pool(layer: AttentionPoolLatent, x: torch.Tensor) -> tuple:
+    if layer.pos_embed is not None:
+        x = x + layer.pos_embed
+    k, v = (_split(part, layer.num_heads) for part in layer.kv(x).chunk(2, -1))
+    q = _split(layer.q(layer.latent[0]), layer.num_heads)
+
+    def finish(mixed):
+        pooled = layer.proj(mixed)  # (1, width): the pool's one query is the batch of one
+        return pooled if layer.mlp is None else pooled + layer.mlp(layer.norm(pooled))
+
+    return layer.q_norm(q), layer.k_norm(k), v, layer.proj, finish
+
+
+_PARTS = {
+    nn.MultiheadAttention: _multihead,
+    open_clip.transformer.Attention: _open_clip,
+    TimmAttention: _timm,
+    AttentionPoolLatent: _pool,
+}

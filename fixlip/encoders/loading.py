@@ -1,0 +1,331 @@
+"""Which model: names, weights and tokenizers of open_clip, found or refused in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import urllib.error
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import safetensors
+import timm
+import torch
+from huggingface_hub import constants as hub
+from open_clip.factory import get_model_config
+from open_clip.pretrained import download_pretrained
+from timm.layers import to_2tuple
+
+from fixlip.encoders.demo_towers import register_towers
+
+DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
+FOLDER, HUB = "local-dir:", "hf-hub:"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights want their architecture and their images.
+
+    Parameters
+    ----------
+    quick_gelu : bool or None
+        The activation that the weights were trained with; None: as the architecture says.
+    preprocess : dict
+        Mean, standard deviation and resizing; empty: as open_clip has it.
+    """
+
+    quick_gelu: bool | None
+    preprocess: dict
+
+
+def find_model(
+    name: str, pretrained: str | Path | None, tokenizer: Callable | str | Path | None
+) -> tuple[torch.nn.Module, Callable, str, str | None]:
+    """Return a model on the CPU in float32, its tokenizer, and what both are called in results.
+
+    Parameters
+    ----------
+    name, pretrained, tokenizer
+        As in `fixlip.load`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, ConnectionError
+        One line that says what is missing and how to mend it.
+    """
+    register_towers()
+    label = name
+    if name in DEMOS:
+        folder = Path(__file__).parents[1] / "demo" / "models" / name
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the model {name!r} is not part of this copy of fixlip")
+        name = f"{FOLDER}{folder}"
+    elif name.startswith(FOLDER):
+        # the folder's own name only, so that results do not depend on where it lies
+        label = f"{FOLDER}{Path(name.removeprefix(FOLDER)).name}"
+    elif not name.startswith(HUB):
+        name = label = name.replace("/", "-")  # OpenAI's "ViT-B/32"
+    config = _config(name)
+    _refuse_family(config, label)
+    if name.startswith((FOLDER, HUB)):
+        if pretrained is not None:
+            raise ValueError(
+                f"{label!r} brings its own weights; leave pretrained={pretrained!r} out"
+            )
+        weights = None
+    else:
+        weights = _weights(name, pretrained)
+    tokenizer = _tokenizer(name, config, tokenizer)
+    return _model(name, weights), tokenizer, label, weights and Path(weights).name
+
+
+def _config(name: str) -> dict:
+    """Return the configuration of an architecture."""
+    if name.startswith(FOLDER):
+        path = Path(name.removeprefix(FOLDER)) / "open_clip_config.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}; give a folder that open_clip saved")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no open_clip configuration: {error!r}") from None
+    if name.startswith(HUB):
+        with _from_hub(
+            f"the configuration of {name!r}",
+            "download the repository, and load 'local-dir:' and the folder's path",
+        ):
+            return get_model_config(name)
+    known = open_clip.list_models()
+    if name not in known:
+        close = difflib.get_close_matches(name, [*DEMOS, *known], n=4, cutoff=0.5)
+        raise ValueError(
+            f"no model is called {name!r}; did you mean {' or '.join(map(repr, close))}?"
+            if close
+            else f"no model is called {name!r}; expected one of {', '.join(map(repr, DEMOS))}, a "
+            "name from open_clip.list_models(), 'local-dir:<folder>' or 'hf-hub:<repository>'"
+        )
+    return get_model_config(name)
+
+
+def _refuse_family(config: dict, name: str) -> None:
+    """Raise for families that cannot be masked, before anything large is built or fetched."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    trunk = _trunk(vision.get("timm_model_name"))
+    if isinstance(vision.get("layers"), list | tuple):
+        kind = "a ResNet image tower, which has no patches to remove"
+    elif trunk and not isinstance(trunk, timm.models.VisionTransformer | timm.models.Eva):
+        kind = f"a {type(trunk).__name__} image tower, which is no plain vision transformer"
+    elif text.get("hf_model_name"):
+        kind = "a Hugging Face text encoder, whose masks differ from open_clip's"
+    elif "multimodal_cfg" in config or text.get("embed_cls"):
+        kind = "the class token of CoCa in its text tower, whose masks differ from CLIP's"
+    elif "none" in (text.get("pool_type"), vision.get("pool_type")):
+        kind = "a tower without pooling"
+    elif trunk and trunk.patch_embed.img_size != to_2tuple(vision.get("image_size", 224)):
+        kind = (
+            f"an image tower for {trunk.patch_embed.img_size[0]} pixels, but prepares images of "
+            f"{vision.get('image_size', 224)}"
+        )
+    else:
+        return
+    raise ValueError(f"{name!r} has {kind}; choose a CLIP or SigLIP model with a ViT")
+
+
+def _trunk(tower: str | None) -> torch.nn.Module | None:
+    """Return timm's model of a name without memory for its weights, if timm knows the name."""
+    if not tower or not timm.is_model(tower):
+        return None
+    with torch.device("meta"):
+        return timm.create_model(tower)
+
+
+def _weights(name: str, pretrained: str | Path | None) -> str:
+    """Return a known tag, the path of a readable checkpoint file, or "random"."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    offers = f"one of the tags {', '.join(map(repr, tags))}, " if tags else ""
+    offers += "the path of a checkpoint file, or 'random' for random weights"
+    if pretrained is None:
+        raise ValueError(f"which weights of {name!r}? Give pretrained= {offers}")
+    text = str(pretrained)
+    if text == "random" or open_clip.pretrained.is_pretrained_cfg(name, text):
+        return text
+    path = Path(text).expanduser()
+    if not (path.is_file() or path.suffix in SUFFIXES or len(path.parts) > 1):
+        raise ValueError(f"{name!r} has no weights called {text!r}; expected {offers}")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint file at {text!r}; check the path")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"the checkpoint {text!r} must end in {', '.join(SUFFIXES)}")
+    try:
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, "pt"):
+                pass
+        else:  # pickled code is never run
+            torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        raise ValueError(f"the checkpoint {text!r} cannot be read: {_line(error)}") from None
+    return str(path)
+
+
+def recipe(name: str, weights: str) -> Recipe:
+    """Return what open_clip's table of weights says of a tag, or of all tags of an architecture.
+
+    A tag's own activation is used whatever name was typed: open_clip would build 'ViT-B-32' with
+    GELU for OpenAI's weights, which were trained with QuickGELU, and only warn. For a file or
+    random weights the table says how the architecture's images are prepared (SigLIP: mean and
+    standard deviation 0.5, squashed), which open_clip would take for CLIP's.
+
+    Parameters
+    ----------
+    name : str
+        An architecture of open_clip.
+    weights : str
+        A tag, a path or "random".
+    """
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    tag = open_clip.get_pretrained_cfg(name, weights)
+    if tag:
+        return Recipe(bool(tag.get("quick_gelu")), {key: tag[key] for key in keys})
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    prepared = [{key: open_clip.get_pretrained_cfg(name, tag)[key] for key in keys} for tag in tags]
+    if not prepared:
+        return Recipe(None, {})
+    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
+    if weights != "random" and quick and _quick(name) != name:
+        warnings.warn(
+            f"a checkpoint file does not tell its activation, and {name!r} uses GELU; if these are "
+            f"weights such as {', '.join(quick)}, load {_quick(name)!r} instead",
+            stacklevel=5,
+        )
+    if any(other != prepared[0] for other in prepared):
+        warnings.warn(
+            f"the known weights of {name!r} prepare images in different ways; those of "
+            f"{tags[0]!r} are assumed for {Path(weights).name!r}",
+            stacklevel=5,
+        )
+    return Recipe(None, prepared[0])
+
+
+def _quick(name: str) -> str:
+    """Return the name of an architecture with QuickGELU."""
+    other = name.removesuffix("-quickgelu") + "-quickgelu"
+    return other if other in open_clip.list_models() else name
+
+
+def _model(name: str, weights: str | None) -> torch.nn.Module:
+    """Build a model and read its weights."""
+    if weights is None:
+        if name.startswith(FOLDER):
+            return _create(name, require_pretrained=True)
+        with _from_hub(f"{name!r}", "download the repository, and load 'local-dir:' and its path"):
+            return _create(name, require_pretrained=True)
+    how = recipe(name, weights)
+    options: dict = {"force_preprocess_cfg": how.preprocess}
+    if how.quick_gelu is not None:
+        options["quick_gelu"] = how.quick_gelu
+    if weights == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return open_clip.create_model(name, **options)
+    tag = open_clip.get_pretrained_cfg(name, weights)
+    if tag:
+        as_name = _quick(name) if how.quick_gelu else name
+        with _from_hub(
+            f"the weights {weights!r} of {name!r}",
+            f"download them elsewhere, and load {as_name!r} with pretrained= the path of the file",
+        ):
+            weights = download_pretrained(tag)
+    return _create(name, pretrained=weights, **options)
+
+
+def _create(name: str, **options: object) -> torch.nn.Module:
+    try:
+        return open_clip.create_model(name, **options)
+    except Exception as error:
+        where = options.get("pretrained", name)
+        text = str(error)
+        if any(hint in text for hint in ("size mismatch", "Missing key", "Unexpected key")):
+            first = text.splitlines()[1].strip()[:120] if "\n" in text else text[:120]
+            reason = f"its weights are those of another architecture ({first} ...)"
+        else:
+            reason = _line(error)
+        raise ValueError(f"the weights {where!r} do not load into {name!r}: {reason}") from None
+
+
+def _tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None) -> Callable:
+    """Return a given tokenizer, one from a folder, or the model's own."""
+    if callable(tokenizer):
+        return tokenizer
+    text = config["text_cfg"]
+    if tokenizer is not None:
+        folder = Path(tokenizer).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"there is no tokenizer folder at {str(tokenizer)!r}; give tokenizer= a folder "
+                "with the files of a Hugging Face tokenizer, or a function"
+            )
+        try:
+            return open_clip.tokenizer.HFTokenizer(
+                str(folder),
+                context_length=text.get("context_length", 77),
+                tokenizer_mode=text.get("tokenizer_mode"),
+                **text.get("tokenizer_kwargs", {}),
+            )
+        except Exception as error:
+            raise ValueError(
+                f"the folder {str(tokenizer)!r} holds no tokenizer that can be read: {_line(error)}"
+            ) from None
+    advice = (
+        "give tokenizer= the path of a folder with the tokenizer's files, or a function from a "
+        "list of strings to token ids"
+    )
+    comes_with_open_clip = not name.startswith(HUB) and not text.get("hf_tokenizer_name")
+    if name.startswith(FOLDER) or comes_with_open_clip:
+        try:
+            return open_clip.get_tokenizer(name)
+        except Exception as error:
+            raise ValueError(f"{name!r} has no tokenizer: {_line(error)}; {advice}") from None
+    with _from_hub(f"the tokenizer of {name!r}", advice):
+        return open_clip.get_tokenizer(name)
+
+
+@contextlib.contextmanager
+def _from_hub(what: str, advice: str) -> Iterator[None]:
+    """Fetch from the Hugging Face Hub, or from its cache at once where the Hub is out of reach.
+
+    The Hub's own client repeats every request with growing pauses, minutes in all, before it gives
+    up, and then says little; what is cached is found without it.
+    """
+    before, offline = hub.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE or not _reachable(hub.ENDPOINT)
+    hub.HF_HUB_OFFLINE = offline
+    try:
+        yield
+    except Exception as error:
+        reason = "the Hugging Face Hub cannot be reached" if offline else _line(error)
+        raise ConnectionError(f"{what} could not be fetched: {reason}; {advice}") from None
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _reachable(address: str) -> bool:
+    try:
+        request = urllib.request.Request(address, method="HEAD")
+        with urllib.request.urlopen(request, timeout=3):
+            return True
+    except urllib.error.HTTPError:  # an answer, of whatever kind
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error's message, not too long."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

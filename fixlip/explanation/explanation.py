@@ -1,0 +1,404 @@
+"""The result: a constant, a term per player and a term per pair, with views, files and exchange.
+
+nu_hat(M) = e0 + sum over kept players of e1 + sum over kept pairs of e2. Image players come first,
+row by row, then the text players. Numbers are float64 numpy arrays in units of the game.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from shapiq import InteractionValues
+
+FORMAT = "fixlip-explanation-1"
+Player = int | str
+
+
+class Terms(NamedTuple):
+    """Something of every term: a number, (n,) and (n, n)."""
+
+    e0: float
+    e1: np.ndarray
+    e2: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """A second-order polynomial of the mask that stands for a game.
+
+    Attributes
+    ----------
+    e0 : float
+        Constant: the fitted value with everything removed (not the game's own: `empty_value`).
+    e1 : numpy.ndarray, (n,)
+        First-order terms.
+    e2 : numpy.ndarray, (n, n)
+        Pair terms: symmetric, zero diagonal.
+    players : tuple of str
+        Names, image players first.
+    n_image : int
+        How many of the players belong to the image.
+    p : tuple of float
+        Probability of being kept, for image and for text players.
+    empty_value, grand_value : float
+        The game itself with nothing and with everything kept.
+    info : dict
+        Everything that determined the numbers: both sides (model, caption, token ids, grid, masks,
+        seed) and the fit (order, ridge, basis, scale, bias); JSON-able.
+    picture : numpy.ndarray or None
+        (H, W, 3), uint8: the image as the model saw it.
+    deviations : numpy.ndarray or None
+        (groups, 1 + n + n (n - 1) / 2), float32: what each group of masks adds to e0, e1 and the
+        pairs i < j, the image's groups first; then, in draws, what ridge penalties may have taken.
+        Their squares sum to the variance; no rows: no error.
+    """
+
+    e0: float
+    e1: np.ndarray
+    e2: np.ndarray
+    players: tuple[str, ...]
+    n_image: int
+    p: tuple[float, float] = (0.5, 0.5)
+    empty_value: float = float("nan")
+    grand_value: float = float("nan")
+    info: dict[str, Any] = field(default_factory=dict)
+    picture: np.ndarray | None = None
+    deviations: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.players)
+        if self.e1.shape != (n,) or self.e2.shape != (n, n) or not 0 <= self.n_image <= n:
+            raise ValueError(
+                f"{n} players need e1 of shape ({n},), e2 of ({n}, {n}) and n_image up to {n}; "
+                f"got {self.e1.shape}, {self.e2.shape} and {self.n_image}"
+            )
+
+    # --- sizes and views -------------------------------------------------------------------
+
+    @property
+    def n(self) -> int:
+        """Number of players."""
+        return len(self.players)
+
+    @property
+    def n_text(self) -> int:
+        """Number of text players."""
+        return self.n - self.n_image
+
+    @property
+    def cross(self) -> np.ndarray:
+        """Interactions of image players with text players, (n_I, n_T)."""
+        return self.e2[: self.n_image, self.n_image :]
+
+    @property
+    def keep_probability(self) -> np.ndarray:
+        """p of every player, (n,)."""
+        return np.repeat(self.p, [self.n_image, self.n_text])
+
+    def value(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
+        """Evaluate the explanation on masks (m, n), True = kept: values (m,).
+
+        Examples
+        --------
+        >>> first, pairs = np.array([2.0, 3.0]), np.array([[0, 5.0], [5.0, 0]])
+        >>> e = Explanation(1.0, first, pairs, ("a", "b"), 1)
+        >>> e.value(np.array([[False, False], [True, False], [True, True]])).tolist()
+        [1.0, 3.0, 11.0]
+        """
+        z = self._as_numbers(masks)
+        return self.e0 + z @ self.e1 + ((z @ self.e2) * z).sum(1) / 2
+
+    def _as_numbers(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
+        """Masks (m, n) as 0 and 1, after checking them."""
+        masks = np.asarray(masks)
+        if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != self.n:
+            raise ValueError(
+                f"masks must be boolean of shape (masks, {self.n}), True = kept; "
+                f"got {masks.dtype} of shape {masks.shape}"
+            )
+        return masks.astype(float)
+
+    def attributions(self) -> np.ndarray:
+        """First-order attributions (n,): each term plus its pairs, weighted by their partner's p.
+
+        Where the fit is exact these are the weighted Banzhaf values: the expected change of the
+        game when the player joins the players that are kept with probability p.
+        """
+        return self.e1 + self.e2 @ self.keep_probability
+
+    def given(self, player: Player | Sequence[Player]) -> np.ndarray:
+        """Interactions of one player (or the sum over several) with the players of the other side.
+
+        Parameters
+        ----------
+        player : int, str or a sequence of them
+            A word gives a map over the image players (n_I,), a patch gives scores for the words
+            (n_T,). Names that stand for several players need the index instead.
+        """
+        index = self.indices(player)
+        of_text = {i >= self.n_image for i in index}
+        if len(of_text) != 1:
+            raise ValueError(f"{player!r}: name one or more players, all of the same side")
+        if of_text.pop():
+            return self.cross[:, np.array(index) - self.n_image].sum(1)
+        return self.cross[index].sum(0)
+
+    def indices(self, player: Player | Sequence[Player]) -> list[int]:
+        """Positions of one player, or of each of several."""
+        several = isinstance(player, Sequence) and not isinstance(player, str)
+        return [self.index(one) for one in (player if several else [player])]
+
+    def index(self, player: Player) -> int:
+        """Position of a player given by name or by (possibly negative) index."""
+        if isinstance(player, (int, np.integer)):
+            if not -self.n <= player < self.n:
+                raise IndexError(f"there is no player {player}: there are {self.n}, from 0")
+            return int(player) % self.n
+        found = [i for i, name in enumerate(self.players) if name == player]
+        if not found:
+            words = ", ".join(self.players[self.n_image :])
+            raise KeyError(f"no player is called {player!r}; the text players are: {words}")
+        if len(found) > 1:
+            raise KeyError(f"{player!r} is the name of players {found}: give the index instead")
+        return found[0]
+
+    def on_grid(self, values: np.ndarray, side: str = "image") -> np.ndarray:
+        """Spread values of the image players (n_I,) over the image's patches, (rows, columns)."""
+        info = self.info.get(side, {})
+        if "grid" not in info:
+            raise ValueError(
+                f"the {side} side has no patch grid: {info.get('kind', 'unknown side')}"
+            )
+        return np.asarray(values)[np.array(info["owner"])].reshape(info["grid"])
+
+    def strongest(self, count: int = 10, *, cross: bool = False) -> list[tuple[int, int, float]]:
+        """The pairs with the largest |interaction|, strongest first: (player, player, e2)."""
+        i, j = np.triu_indices(self.n, 1)
+        if cross:
+            across = (i < self.n_image) & (j >= self.n_image)
+            i, j = i[across], j[across]
+        order = np.argsort(-np.abs(self.e2[i, j]), kind="stable")[:count]
+        return [(int(i[o]), int(j[o]), float(self.e2[i[o], j[o]])) for o in order]
+
+    def __repr__(self) -> str:
+        name = (
+            self.info.get("image", self.info.get("text", {})).get("model", {}).get("name", "game")
+        )
+        return (
+            f"{type(self).__name__}({name}: {self.n_image} image + {self.n_text} text players, "
+            f"p={self.p[0]:g}/{self.p[1]:g}, e0={self.e0:.4g}, value {self.empty_value:.4g} empty, "
+            f"{self.grand_value:.4g} full)"
+        )
+
+    # --- error bars ------------------------------------------------------------------------
+
+    @cached_property
+    def stderr(self) -> Terms | None:
+        """Standard errors of e0, e1 and e2; None where none were estimated.
+
+        They count the masks that were drawn and what a ridge penalty is expected to have taken,
+        so that estimate ± 1.96 stderr covers 95 % of the terms (the coverage is measured in
+        notebooks/02_estimator_variance.ipynb).
+        """
+        if self.deviations is None:
+            return None
+        spread = np.sqrt(np.square(self.deviations.astype(float)).sum(0))
+        return self._terms(spread)
+
+    def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
+        """Standard error of anything computed from the terms, by the same groups of masks.
+
+        Parameters
+        ----------
+        quantity : callable
+            From an Explanation to a number or an array.
+
+        Examples
+        --------
+        ``explanation.stderr_of(Explanation.attributions)``, (n,)
+        """
+        if self.deviations is None:
+            raise ValueError(
+                "this explanation was made without error bars: solve(..., errors=True)"
+            )
+        here = np.asarray(quantity(self), float)
+        total = np.zeros_like(here)
+        for there in self._moved():
+            total += np.square(np.asarray(quantity(there), float) - here)
+        return np.sqrt(total)
+
+    def _moved(self) -> Iterator[Explanation]:
+        """The explanation with what one group of masks adds to it: image groups, then text."""
+        for row in self.deviations.astype(float):
+            d = self._terms(row)
+            yield replace(self, e0=self.e0 + d.e0, e1=self.e1 + d.e1, e2=self.e2 + d.e2)
+
+    def _terms(self, row: np.ndarray) -> Terms:
+        """Constant, first-order terms and pairs from one row: e0, e1, pairs i < j."""
+        e2 = np.zeros((self.n, self.n))
+        i, j = np.triu_indices(self.n, 1)
+        e2[i, j] = e2[j, i] = row[1 + self.n :]
+        return Terms(float(row[0]), row[1 : 1 + self.n], e2)
+
+    # --- files -----------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write everything to one file, .npz or .safetensors by its ending; no pickle.
+
+        The file appears whole or not at all. `load` gives back the same bits.
+        """
+        path = Path(path)
+        arrays = {name: np.ascontiguousarray(a) for name, a in self._arrays().items()}
+        about = json.dumps(
+            {
+                "format": FORMAT,
+                "players": self.players,
+                "n_image": self.n_image,
+                "p": self.p,
+                "info": self.info,
+            }
+        )
+        if path.suffix not in (".npz", ".safetensors"):
+            raise ValueError(f"{path.name}: end the name in .npz or .safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                if path.suffix == ".npz":
+                    np.savez(file, about=np.array(about), **arrays)
+                else:
+                    from safetensors.numpy import save
+
+                    file.write(save(arrays, metadata={"about": about}))
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        return path
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What a file keeps beside the text."""
+        scalars = np.array([self.e0, self.empty_value, self.grand_value])
+        arrays = {"scalars": scalars, "e1": self.e1, "e2": self.e2}
+        optional = {"picture": self.picture, "deviations": self.deviations}
+        return arrays | {name: a for name, a in optional.items() if a is not None}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Explanation:
+        """Read what `save` wrote: of a product explanation, a `ProductExplanation`.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where there is no file.
+        ValueError
+            For a truncated file, or one that holds no explanation.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no explanation at {path}")
+        try:
+            arrays, about = _read(path)
+            about = json.loads(about)
+            if about["format"] != FORMAT:
+                raise ValueError(about["format"])
+            e0, empty_value, grand_value = arrays["scalars"].tolist()
+            explanation = Explanation(
+                e0=e0,
+                e1=arrays["e1"],
+                e2=arrays["e2"],
+                players=tuple(about["players"]),
+                n_image=about["n_image"],
+                p=tuple(about["p"]),
+                empty_value=empty_value,
+                grand_value=grand_value,
+                info=about["info"],
+                picture=arrays.get("picture"),
+                deviations=arrays.get("deviations"),
+            )
+            if "image_terms" not in arrays:
+                return explanation
+            from fixlip.solver.product import with_arrays
+
+            return with_arrays(explanation, arrays)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{path} is not a whole explanation file ({reason}): it was cut off, changed, or "
+                f"written by something else; write it again with Explanation.save ({FORMAT})"
+            ) from None
+
+    # --- exchange --------------------------------------------------------------------------
+
+    def to_shapiq(self) -> InteractionValues:
+        """The same terms as shapiq's InteractionValues (needs the optional package shapiq).
+
+        Labelled "FSII" where the index is Shapley's, else "FBII", which is p = .5 on both sides:
+        shapiq has no weighted Banzhaf index, so other p keep their p in this object only. Of a
+        product explanation these are the terms up to second order.
+        """
+        try:
+            from shapiq import InteractionValues
+        except ImportError:
+            raise ImportError("to_shapiq needs shapiq: pip install 'fixlip[shapiq]'") from None
+        i, j = np.triu_indices(self.n, 1)
+        keys = [(), *((int(a),) for a in range(self.n)), *zip(i.tolist(), j.tolist(), strict=True)]
+        return InteractionValues(
+            values=np.concatenate([[self.e0], self.e1, self.e2[i, j]]),
+            index="FSII" if self.info.get("fit", {}).get("index") == "shapley" else "FBII",
+            max_order=2,
+            n_players=self.n,
+            min_order=0,
+            interaction_lookup={key: position for position, key in enumerate(keys)},
+            estimated=True,
+            baseline_value=self.e0,
+        )
+
+    @classmethod
+    def from_shapiq(
+        cls,
+        values: InteractionValues,
+        *,
+        n_image: int,
+        players: Sequence[str] | None = None,
+        p: tuple[float, float] = (0.5, 0.5),
+    ) -> Explanation:
+        """Take over the terms of order 0 to 2 of shapiq's InteractionValues; missing ones are 0."""
+        n = values.n_players
+        e0, e1, e2 = 0.0, np.zeros(n), np.zeros((n, n))
+        for key, position in values.interaction_lookup.items():
+            term = float(values.values[position])
+            match key:
+                case ():
+                    e0 = term
+                case (i,):
+                    e1[i] = term
+                case (i, j):
+                    e2[i, j] = e2[j, i] = term
+                case _:
+                    raise ValueError(f"order {len(key)} is too high: an Explanation has order 2")
+        names = tuple(players) if players is not None else tuple(map(str, range(n)))
+        return Explanation(e0, e1, e2, names, n_image, p)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """Arrays and the JSON text of a file in either format."""
+    if zipfile.is_zipfile(path):
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return arrays, str(arrays.pop("about"))
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["about"]

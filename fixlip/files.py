@@ -1,0 +1,94 @@
+"""Files that appear whole or not at all, and files of arrays with a JSON text beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open a file for writing; it appears under its name when the block ends without an error.
+
+    What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
+    so that a reader, another process or a crash never sees half a file.
+
+    Parameters
+    ----------
+    path : str or path
+        Missing folders are made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "new" / "table.csv"
+    >>> with whole(path) as file:
+    ...     _ = file.write(b"a,b")
+    >>> path.read_text()
+    'a,b'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: object) -> Path:
+    """Write arrays and a JSON-able object to one .safetensors file, whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        Where the name does not end in .safetensors.
+    """
+    from safetensors.numpy import save
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path.name}: end the name in .safetensors")
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    data = save(contiguous, metadata={"about": json.dumps(about)})
+    with whole(path) as file:
+        file.write(data)
+    return path
+
+
+def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], object]:
+    """Read what `write_arrays` wrote: the arrays by name, and the object.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no file.
+    ValueError
+        For a truncated file, or one that something else wrote.
+    """
+    from safetensors import safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return arrays, json.loads(file.metadata()["about"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read ({reason}): it was cut off, changed, or written by something "
+            "else"
+        ) from None

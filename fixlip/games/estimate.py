@@ -1,0 +1,209 @@
+"""Model-agnostic estimation: explain any game that is a function of joint masks, on a budget.
+
+A dual encoder is cheaper to explain from two sweeps (`fixlip.solve`), which this file knows
+nothing of: here a game is asked mask by mask, and every answer costs one of the budget.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from fixlip.checks import boolean_masks
+from fixlip.explanation import Explanation
+from fixlip.games import exact
+from fixlip.games.game import ask, count_players
+from fixlip.games.gamefit import fit_game
+from fixlip.sampler import (
+    MAX_ENUMERATED,
+    MaskSample,
+    check_counts,
+    distinct_rows,
+    draw,
+    enumerate_masks,
+    shapley_masks,
+)
+
+
+def estimate(
+    game: Callable,
+    *,
+    n: int | None = None,
+    index: str = "banzhaf",
+    p: float = 0.5,
+    masks: int | MaskSample,
+    order: int = 2,
+    seed: int = 0,
+    sampling: str | None = None,
+    ridge: float | str = "auto",
+) -> Explanation:
+    """Explain any function of joint masks by a polynomial of order 1 or 2.
+
+    Parameters
+    ----------
+    game : callable
+        From masks (m, n), torch.bool, True = kept, to values (m,), torch or numpy. It is called
+        once, with distinct masks only. `fixlip.Game` is one; where a game has ``n``, ``n_image``
+        and ``names``, they are used.
+    n : int, optional
+        Number of players, where the game does not say it.
+    index : {"banzhaf", "shapley"}
+        Nearest under independent masks with probability p (weighted Banzhaf; p = .5 is
+        Faith-Banzhaf), or under the Shapley kernel and exact for the empty and the full mask
+        (order 1: KernelSHAP; order 2: Faith-Shap, FSII).
+    p : float
+        Probability of keeping a player, for "banzhaf".
+    masks : int or MaskSample
+        Most masks that the game is asked for; two of them are the empty and the full one. 2**n
+        lists all masks, and the result is exact. A sample of one's own is taken as it is, with its
+        own p (for "shapley": the kernel as weights, as `fixlip.sampler.shapley_masks` makes it),
+        and the two ends are asked besides.
+    order : {1, 2}
+    seed : int
+        The same seed gives the same masks.
+    sampling : str, optional
+        How masks are drawn: see `fixlip.sampler.draw`; by default "antithetic". For "shapley",
+        "distinct" (the default) or "distinct-reference".
+    ridge : "auto" or float
+        Penalty on the pair terms, as in `fixlip.solve`; 0 is plain least squares.
+
+    Returns
+    -------
+    Explanation
+        ``info["fit"]["masks"]`` counts the masks that the game was asked for. Error bars are zero
+        where all were; those of "distinct" and Shapley samples are a little too wide where the
+        budget is a large part of all masks, as they take draws to be independent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For unknown options, a budget below 3, or a game that returns anything but one finite number
+        per mask.
+
+    References
+    ----------
+    Baniecki et al., NeurIPS 2025; Tsai, Yeh and Ravikumar, JMLR 24, 2023. The reference code fits
+    the two ends of "shapley" with weight 1e7, which here is infinite.
+
+    Examples
+    --------
+    >>> both = estimate(lambda masks: masks.all(1), n=2, masks=4)
+    >>> both.e0, both.e1.tolist(), both.e2[0, 1]  # z_0 z_1
+    (0.0, [0.0, 0.0], np.float64(1.0))
+    """
+    n = count_players(game, n)
+    if index not in ("banzhaf", "shapley"):
+        raise ValueError(f'index must be "banzhaf" or "shapley", got {index!r}')
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order!r}")
+    sample = _sample(n, masks, index, p, seed, sampling)
+    p = sample.p if index == "banzhaf" else 0.5
+
+    ends = torch.tensor([[False], [True]]).expand(2, n)  # empty and full
+    wanted = torch.cat([sample.masks, ends])  # (m + 2, n)
+    first, group = distinct_rows(wanted.numpy())
+    answers = ask(game, wanted[torch.from_numpy(first)])[torch.from_numpy(group)]  # (m + 2,)
+    values, (empty, full) = answers[:-2], answers[-2:].tolist()
+
+    if sample.sampling == "enumerated" and sample.m == 2**n:
+        found = (
+            exact.weighted_banzhaf(values.numpy(), p=p, order=order)
+            if index == "banzhaf"
+            else exact.faith_shapley(values.numpy(), order=order)
+        )
+        e0, e1, e2, deviations = found.e0, found.e1, found.e2, found.deviations
+    else:
+        _warn_of_open_terms(sample.masks, index, order, ridge)
+        e0, e1, e2, deviations = fit_game(
+            sample,
+            values,
+            order=order,
+            ridge=ridge,
+            ends=(empty, full) if index == "shapley" else None,
+        )
+        e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.float().numpy()
+
+    sides = {name: getattr(game, f"{name}_side", None) for name in ("image", "text")}
+    return Explanation(
+        e0,
+        e1,
+        e2,
+        players=tuple(map(str, getattr(game, "names", range(n)))),
+        n_image=getattr(game, "n_image", 0),
+        p=(p, p),
+        empty_value=empty,
+        grand_value=full,
+        info={
+            **{name: dict(getattr(side, "info", {})) for name, side in sides.items() if side},
+            "fit": {
+                "index": index,
+                "order": order,
+                "ridge": ridge,
+                "masks": len(first),
+                "sampling": sample.sampling,
+                "seed": sample.seed,
+                "scale": getattr(game, "scale", 1.0),
+                "bias": getattr(game, "bias", 0.0),
+            },
+        },
+        picture=getattr(sides["image"], "picture", None),
+        deviations=deviations,
+    )
+
+
+def _sample(
+    n: int, masks: int | MaskSample, index: str, p: float, seed: int, sampling: str | None
+) -> MaskSample:
+    """The masks that the fit uses, besides the empty and the full one."""
+    if isinstance(masks, MaskSample):
+        boolean_masks(masks.masks, n)
+        size = masks.masks.sum(1)
+        if index == "shapley" and masks.m < 2**n and bool(((size == 0) | (size == n)).any()):
+            raise ValueError(
+                "a sample for the Shapley index must leave out the empty and the full mask: their "
+                "weight is infinite, and they are asked for besides"
+            )
+        return masks
+    check_counts(n, masks)
+    if n <= MAX_ENUMERATED and masks >= 2**n:
+        return enumerate_masks(n, p=p)
+    if masks < 3:
+        raise ValueError(
+            f"a budget of {masks} masks is too small: two go to the empty and the full mask, so "
+            f"give 3 or more ({2**n if n <= MAX_ENUMERATED else f'2**{n}'} are all)"
+        )
+    if index == "banzhaf":
+        return draw(n, masks - 2, p=p, seed=seed, sampling=sampling or "antithetic")
+    weightings = {None: "mass", "distinct": "mass", "distinct-reference": "reference"}
+    if sampling not in weightings:
+        raise ValueError(
+            f'masks for the Shapley index are drawn by "distinct" or "distinct-reference", got '
+            f"{sampling!r}"
+        )
+    return shapley_masks(n, masks - 2, seed=seed, weighting=weightings[sampling])
+
+
+def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: float | str) -> None:
+    """Warn where the masks cannot tell players apart, or are fewer than the terms."""
+    n = masks.shape[1]
+    Z = masks.double()
+    centre = Z.mean(0) if index == "banzhaf" else Z.mean(1, keepdim=True)  # ends fix the sum
+    X = Z - centre
+    rank = int(torch.linalg.matrix_rank(X.T @ X, hermitian=True)) if X.any() else 0
+    needed = n if index == "banzhaf" else n - 1
+    if rank < needed:
+        warnings.warn(
+            f"{len(masks)} masks leave {needed - rank} of {needed} first-order terms undetermined "
+            "(players that are always or never kept, or always together): they are guesses. Use "
+            "more masks, or a p nearer to 0.5.",
+            stacklevel=3,
+        )
+    terms = n - 1 + n * (n - 1) // 2
+    if index == "shapley" and order == 2 and ridge == 0 and len(masks) < terms:
+        warnings.warn(
+            f"{len(masks)} masks do not determine {terms} terms; plain least squares gives the "
+            "smallest of many solutions. Use more masks or ridge='auto'.",
+            stacklevel=3,
+        )

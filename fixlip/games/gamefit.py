@@ -1,0 +1,94 @@
+"""One game's least-squares fit: a polynomial of joint masks to the values that were asked for."""
+
+from __future__ import annotations
+
+import torch
+
+from fixlip.sampler import MaskSample, Sweep
+from fixlip.solver.fit import DRAWS, Problem, Side, check_fit
+from fixlip.solver.leastsquares import Columns, LeastSquares
+
+Terms = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
+
+
+def fit_game(
+    sample: MaskSample,
+    values: torch.Tensor,
+    *,
+    order: int = 2,
+    ridge: float | str = "auto",
+    ends: tuple[float, float] | None = None,
+) -> tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fit one polynomial of the mask to a game's values, with what each group of masks adds to it.
+
+    Parameters
+    ----------
+    sample : MaskSample
+        Masks (m, n) and weights; with ``ends``, neither the empty nor the full mask.
+    values : torch.Tensor, (m,), float64
+        The game's values.
+    order, ridge
+        As in `fixlip.solve`.
+    ends : (float, float), optional
+        Values of the empty and of the full mask, to be met exactly: the limit of infinite weights.
+        With the Shapley kernel as weights this is KernelSHAP (order 1) or Faith-Shap (order 2).
+
+    Returns
+    -------
+    tuple
+        e0, e1 (n,), e2 (n, n), and deviations (groups, 1 + n + n (n - 1) / 2) as an `Explanation`
+        keeps them.
+    """
+    check_fit(order, ridge)
+    side = Side(Sweep(sample, values[:, None], values[:0, None], (), {"kind": "game"}))
+    fit = _banzhaf_fit if ends is None else _shapley_fit
+    (e0, e1, e2), *moved = fit(side, values, order, ridge, ends)
+    i, j = torch.triu_indices(sample.n, sample.n, 1)
+    rows = [torch.cat([d0[None], d1, d2[i, j]]).T for d0, d1, d2 in moved]  # (k, 1 + n + pairs)
+    return float(e0[0]), e1[:, 0], e2[..., 0], torch.cat(rows)
+
+
+def _banzhaf_fit(
+    side: Side, values: torch.Tensor, order: int, ridge: float | str, _: None
+) -> list[Terms]:
+    """Terms of the values; what each group of masks adds to them; what the penalty took."""
+    mean = side.w @ values  # where masks are few, the constant comes first
+    Y = values[:, None] - mean
+    everyone = torch.arange(side.n)
+    problem = Problem(side, everyone, everyone[: side.n * (order == 2)], ridge, Y)
+    e0, e1, e2 = problem.terms(Y)
+    found = [(e0 + mean, e1, e2), problem.terms(problem.residual(Y) * side.members())]
+    shrunk = problem.shrinkage(Y)
+    return found if shrunk is None else [*found, shrunk]
+
+
+def _shapley_fit(
+    side: Side, values: torch.Tensor, order: int, ridge: float | str, ends: tuple[float, float]
+) -> list[Terms]:
+    """The same among the polynomials that meet both ends."""
+    # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
+    Z, n = side.sample.masks.double(), side.n
+    share = Z.mean(1)  # (m,)
+    X = (2 * Z - 1)[:, : n if order == 2 else 0]
+    empty, full = ends
+    Y = (values - empty - share * (full - empty))[:, None]
+    problem = LeastSquares(Z - share[:, None], Columns(X[:, :0], X, shift=1.0), side.w)
+    penalty = problem.choose(Y)[0] if ridge == "auto" else float(ridge)
+    i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
+
+    def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Terms:
+        e2 = free.new_zeros(n, n, free.shape[1])
+        e2[i, j] = e2[j, i] = 4 * pairs
+        return free.new_zeros(free.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
+
+    solution = problem.solve(Y, penalty)
+    residual = problem.residual(Y, solution, problem.leverage(penalty) * side.copies())
+    e0, e1, e2 = monomials(*solution)
+    found = [
+        (e0 + empty, e1 + (full - empty) / n, e2),
+        monomials(*problem.solve(residual * side.members(), penalty)),
+    ]
+    if penalty and len(i):
+        free, pairs = problem.shrinkage(Y, penalty, DRAWS)
+        found.append(monomials(free / DRAWS**0.5, pairs / DRAWS**0.5))
+    return found

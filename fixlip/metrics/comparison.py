@@ -1,0 +1,475 @@
+"""One pair explained by several models: a common scale, a common grid, and how far they agree.
+
+Models differ in what a unit of their score is, in how many patches they cut an image into, and in
+how they cut words into tokens. Words as players mend the last (``text_players="words"``);
+`unit_scale` and `on_common_grid` the other two. All of it is arithmetic on explanations: no model
+runs here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import block_diag
+from scipy.stats import rankdata
+
+from fixlip.explanation import Explanation, Terms
+from fixlip.sampler import Sweep
+from fixlip.solver.fit import FEW
+
+PARTS = ("cross", "image", "text", "first")
+DRAWS = 200  # of errors, for the standard error of a rank correlation
+CELLS = "cells"  # the kind of image players that `on_common_grid` makes
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error, as far as the masks drawn decide it."""
+
+    value: float
+    stderr: float
+
+
+# --- a common scale ----------------------------------------------------------------------------
+
+
+def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
+    """The scale on which the game has the standard deviation 1 under the sweeps' own masks.
+
+    An affine change of a model's score (its temperature, its bias) leaves an explanation on this
+    scale as it is, and squares of orthonormal terms are shares of the game's variance
+    (`variance_shares`). Lost is how far the model's score moves at all: report it beside.
+
+    Parameters
+    ----------
+    image_sweep, text_sweep : Sweep
+        Of the same model.
+
+    Returns
+    -------
+    float
+        For ``solve(image_sweep, text_sweep, scale=..., bias=0)``: 1 / standard deviation of the
+        inner product of the embeddings over all pairs of masks, with their weights.
+
+    Raises
+    ------
+    ValueError
+        Where the score does not depend on the masks.
+
+    Examples
+    --------
+    >>> import torch, fixlip
+    >>> class Toy:
+    ...     n, names = 1, ["a"]
+    ...     def embed(self, masks): return 4.0 * masks
+    >>> swept = fixlip.sweep(Toy()), fixlip.sweep(Toy())  # 16 in one of four cases, else 0
+    >>> round(unit_scale(*swept) ** -2, 6)
+    48.0
+    """
+    means, spreads = [], []
+    for swept in (image_sweep, text_sweep):
+        E = swept.embeddings.double()  # (m, D)
+        w = swept.weights.to(E)
+        mean = w @ E
+        means.append(mean)
+        spreads.append((w[:, None] * (E - mean)).T @ (E - mean))  # (D, D)
+    (a, b), (A, B) = means, spreads
+    # Var <E, F> of independent E and F, without a difference of large numbers
+    variance = float(b @ A @ b + a @ B @ a + (A * B).sum())
+    if not variance > 0:
+        raise ValueError("the score is the same under all masks: there is no scale to put it on")
+    return variance**-0.5
+
+
+# --- a common grid -----------------------------------------------------------------------------
+
+
+def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> Explanation:
+    """The same explanation with the cells of a coarser grid as its image players.
+
+    An explanation is a polynomial of the mask, so a cell that keeps all its patches or none has the
+    sum of their terms, of the pairs within it too, and two cells have the sum of the interactions
+    between them. A patch that lies in several cells (7 x 7 patches on 6 x 6 cells) gives each the
+    share of its area; so does a block or a region.
+
+    It is still an explanation of the game that was played. Holes of single patches and holes of
+    whole cells are different questions to a model: to ask the second, play with blocks
+    (``image_players="2x2"``).
+
+    Parameters
+    ----------
+    explanation : Explanation
+        With a patch grid on its image side. Of a product explanation, its terms up to order 2.
+    grid : (int, int)
+        Rows and columns, at most those of the patches.
+
+    Returns
+    -------
+    Explanation
+        With error bars where it had them. Full and empty mask keep their values.
+
+    Raises
+    ------
+    ValueError
+        For an image side without a grid, or a finer grid than its own.
+
+    Examples
+    --------
+    >>> pairs = np.array([[0, 8.0, 1.0], [8.0, 0, 2.0], [1.0, 2.0, 0]])
+    >>> info = {"image": {"grid": [1, 2], "owner": [0, 1]}}
+    >>> e = Explanation(0.0, np.array([1.0, 2.0, 4.0]), pairs, ("l", "r", "dog"), 2, info=info)
+    >>> coarse = on_common_grid(e, (1, 1))
+    >>> coarse.e1.tolist(), coarse.cross.tolist()
+    ([11.0, 4.0], [[3.0]])
+    """
+    image = explanation.info.get("image", {})
+    if "grid" not in image:
+        raise ValueError(
+            f"the image side has no patch grid ({image.get('kind', 'unknown side')}): only "
+            "explanations of images can be put on a common grid"
+        )
+    own, (rows, columns) = tuple(image["grid"]), grid
+    if not (1 <= rows <= own[0] and 1 <= columns <= own[1]):
+        raise ValueError(
+            f"a grid of {rows} x {columns} cells does not fit {own[0]} x {own[1]} patches: a "
+            "common grid has at least one cell and at most as many as the coarsest model"
+        )
+    patches = np.kron(_overlap(own[0], rows), _overlap(own[1], columns))  # (patches, cells)
+    owner = np.asarray(image["owner"])
+    shares = np.zeros((explanation.n_image, rows * columns))
+    np.add.at(shares, owner, patches)  # a player owns its patches in equal parts
+    shares /= np.bincount(owner)[:, None]
+    shares = block_diag(shares, np.eye(explanation.n_text))  # (n, cells + n_T)
+    terms = _summed(Terms(explanation.e0, explanation.e1, explanation.e2), shares)
+    deviations = explanation.deviations
+    if deviations is not None:
+        i, j = np.triu_indices(shares.shape[1], 1)
+        rows_of = [
+            np.concatenate([[d.e0], d.e1, d.e2[i, j]])
+            for d in (_summed(explanation._terms(row), shares) for row in deviations.astype(float))
+        ]
+        deviations = np.array(rows_of, np.float32).reshape(len(rows_of), 1 + len(terms.e1) + len(i))
+    cells = {"players": CELLS, "grid": [rows, columns], "owner": list(range(rows * columns))}
+    names = (f"({row},{column})" for row in range(rows) for column in range(columns))
+    return Explanation(
+        *terms,
+        players=(*names, *explanation.players[explanation.n_image :]),
+        n_image=rows * columns,
+        p=explanation.p,
+        empty_value=explanation.empty_value,
+        grand_value=explanation.grand_value,
+        info={**explanation.info, "image": {**image, **cells}},
+        picture=explanation.picture,
+        deviations=deviations,
+    )
+
+
+def _overlap(fine: int, coarse: int) -> np.ndarray:
+    """Which part of each of `fine` equal intervals lies in each of `coarse`, (fine, coarse)."""
+    a, b = np.arange(fine + 1) / fine, np.arange(coarse + 1) / coarse
+    low, high = np.maximum(a[:-1, None], b[:-1]), np.minimum(a[1:, None], b[1:])
+    return (high - low).clip(min=0) * fine
+
+
+def _summed(terms: Terms, shares: np.ndarray) -> Terms:
+    """Put z = shares @ y into the polynomial; y is 0 or 1, so y * y is y."""
+    pairs = shares.T @ terms.e2 @ shares
+    within = pairs.diagonal().copy()
+    np.fill_diagonal(pairs, 0)
+    return Terms(terms.e0, shares.T @ terms.e1 + within / 2, pairs)
+
+
+# --- how far two explanations agree ------------------------------------------------------------
+
+
+def difference(first: Explanation, second: Explanation) -> Explanation:
+    """One explanation minus another of the same players: an explanation itself, with error bars.
+
+    Both must be in the same units. Their masks must be drawn independently, with a seed of its own
+    for each model, so that variances add: a term differs where it is beyond 1.96 ``stderr``. (The
+    same masks would make the same errors in both, which then look like agreement.)
+
+    Parameters
+    ----------
+    first, second : Explanation
+        With the same players and the same p. Words count as the same whatever their case.
+
+    Returns
+    -------
+    Explanation
+        Without error bars where one of the two has none.
+
+    Raises
+    ------
+    ValueError
+        Where players or p differ.
+
+    Warns
+    -----
+    UserWarning
+        Where both drew the masks of a side with the same seed.
+
+    Examples
+    --------
+    >>> a = Explanation(1.0, np.array([2.0, 3.0]), np.zeros((2, 2)), ("x", "dog"), 1)
+    >>> difference(a, a).e1.tolist()
+    [0.0, 0.0]
+    """
+    _check_pair(first, second)
+    if first.p != second.p:
+        raise ValueError(
+            f"one explanation has p={first.p} and the other p={second.p}: terms of different games "
+            "have no difference; use the same p"
+        )
+    both = first.deviations, second.deviations
+    image = first.info.get("image", {})
+    names = [e.info.get("image", {}).get("model", {}).get("name", "game") for e in (first, second)]
+    return Explanation(
+        first.e0 - second.e0,
+        first.e1 - second.e1,
+        first.e2 - second.e2,
+        first.players,
+        first.n_image,
+        first.p,
+        first.empty_value - second.empty_value,
+        first.grand_value - second.grand_value,
+        {**first.info, "image": {**image, "model": {"name": " minus ".join(names)}}},
+        first.picture,
+        None if any(d is None for d in both) else np.concatenate([both[0], -both[1]]),
+    )
+
+
+def _check_pair(first: Explanation, second: Explanation) -> None:
+    """Raise unless two explanations have the same players; warn where they share masks."""
+    sizes = [(e.n_image, e.n_text) for e in (first, second)]
+    if sizes[0][0] != sizes[1][0]:
+        raise ValueError(
+            f"the images have {sizes[0][0]} and {sizes[1][0]} players: put both explanations on "
+            "one grid, on_common_grid(explanation, grid)"
+        )
+    words = [[p.casefold() for p in e.players[e.n_image :]] for e in (first, second)]
+    if words[0] != words[1]:
+        raise ValueError(
+            f"the text players differ, {' | '.join(words[0])} and {' | '.join(words[1])}: play "
+            'with words of the same caption, text_players="words"'
+        )
+    for side in ("image", "text"):
+        seeds = [e.info.get(side, {}).get("seed") for e in (first, second)]
+        if seeds[0] is not None and seeds[0] == seeds[1]:
+            warnings.warn(
+                f"both explanations drew their {side} masks with the seed {seeds[0]}: their errors "
+                "are not independent, and agree more than the models do; give each a seed of its "
+                "own",
+                stacklevel=3,
+            )
+
+
+def rank_correlation(
+    first: Explanation, second: Explanation, *, part: str = "cross", errors: bool = True
+) -> Estimate:
+    """Spearman's correlation between the same terms of two explanations; units do not matter.
+
+    The error of the terms draws it towards 0. What one model reaches with itself and other masks is
+    the ceiling: two models cannot be expected to agree better than about the root of their
+    ceilings' product.
+
+    Parameters
+    ----------
+    first, second : Explanation
+        With the same players and with error bars; their masks drawn with different seeds.
+    part : {"cross", "image", "text", "first"}
+        Interactions of image with text, within the image, within the text; or first-order
+        `Explanation.attributions`.
+    errors : bool
+        Estimate the standard error too; without, it is NaN, and the explanations need no error
+        bars.
+
+    Returns
+    -------
+    Estimate
+        The standard error is due to the masks of both. NaN, with a warning, where one explanation
+        has the same value in all terms.
+
+    Raises
+    ------
+    ValueError
+        Where players differ, there are fewer than three such terms, or error bars are missing.
+
+    Warns
+    -----
+    UserWarning
+        Where both drew the masks of a side with the same seed.
+
+    Examples
+    --------
+    >>> pairs = np.array([[0, 1.0, 5.0, 3.0]] + 3 * [[0.0] * 4])
+    >>> none = np.zeros((0, 11), np.float32)  # no group of masks: exact
+    >>> a = Explanation(0.0, np.zeros(4), pairs + pairs.T, tuple("wxyz"), 1, deviations=none)
+    >>> b = Explanation(0.0, np.zeros(4), 2 * a.e2, tuple("wxyz"), 1, deviations=none)
+    >>> [round(x, 6) for x in rank_correlation(a, b)]
+    [1.0, 0.0]
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+    _check_pair(first, second)
+    ranks = [rankdata(_part(e, part)) for e in (first, second)]
+    if len(ranks[0]) < 3:
+        raise ValueError(f"there are only {len(ranks[0])} terms of the part {part!r} to be ranked")
+    if any(np.ptp(r) == 0 for r in ranks):
+        warnings.warn(f"all terms of the part {part!r} are the same: NaN", stacklevel=2)
+        return Estimate(float("nan"), float("nan"))
+    if not errors:
+        return Estimate(_pearson(*ranks), float("nan"))
+    # ranks change by jumps, which small moves of one group of masks after the other (`stderr_of`)
+    # overrate: move all at once, at random
+    rng = np.random.default_rng(0)
+    drawn = [
+        _pearson(*(rankdata(_part(_drawn(e, rng), part)) for e in (first, second)))
+        for _ in range(DRAWS)
+    ]
+    return Estimate(_pearson(*ranks), float(np.std(drawn)))
+
+
+def _drawn(explanation: Explanation, rng: np.random.Generator) -> Explanation:
+    """The explanation with an error as it might have been, drawn from all groups of masks."""
+    if explanation.deviations is None:
+        raise ValueError("this explanation was made without error bars: solve(..., errors=True)")
+    groups = rng.standard_normal(len(explanation.deviations))
+    d = explanation._terms(groups @ explanation.deviations.astype(float))
+    e0, e1, e2 = explanation.e0 + d.e0, explanation.e1 + d.e1, explanation.e2 + d.e2
+    return replace(explanation, e0=e0, e1=e1, e2=e2)
+
+
+def _part(explanation: Explanation, part: str) -> np.ndarray:
+    """The terms of one part in a row."""
+    n = explanation.n_image
+    if part == "cross":
+        return explanation.cross.ravel()
+    if part == "first":
+        return explanation.attributions()
+    block = explanation.e2[:n, :n] if part == "image" else explanation.e2[n:, n:]
+    return block[np.triu_indices(len(block), 1)]
+
+
+def _pearson(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+# --- what a score is made of -------------------------------------------------------------------
+
+
+def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[str, float]:
+    """How the variance of the game under its masks divides between kinds of terms.
+
+    In x_i = (z_i - p_i) / s_i with s_i^2 = p_i (1 - p_i), the terms of the explanation are
+    c_i = s_i * attribution_i and c_ij = s_i s_j e_ij, and 1, x_i, x_i x_j are orthonormal under the
+    masks' distribution: the squares c^2 add up to the variance that the explanation has, and what
+    is missing to the game's own is of higher order. Sums of |e| do not add up to anything, and
+    grow with noise.
+
+    Squares of estimates are corrected for their errors, in two directions. A term estimated
+    without a penalty is too large in square by its variance: taken off. A term that a ridge penalty
+    has drawn towards 0 is too *small* in square by its squared error: put on. (For a best linear
+    prediction c^ of c the error c^ - c is uncorrelated with c^, so E c^2 = E c^^2 + E (c^ - c)^2.)
+    Penalised are the pairs within a side whose masks were drawn.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        From `fixlip.solve` or `fixlip.explain`, with error bars, on its own players.
+    variance : float
+        Of the game under its masks, in the explanation's units squared; 1 for an explanation on
+        `unit_scale`.
+
+    Returns
+    -------
+    dict of str to float
+        "image", "text" (first order), "image x image", "text x text", "image x text", and
+        "beyond", which makes the sum 1. Estimates: a share of nothing may come out negative.
+
+    Raises
+    ------
+    ValueError
+        For explanations that are no fit under p (Shapley, other methods, sums on a common grid).
+
+    Warns
+    -----
+    UserWarning
+        Where masks are so few that the fit has shrunk first-order terms as well.
+
+    References
+    ----------
+    Orthonormal bases of weighted games: Marichal and Mathonet, "Weighted Banzhaf power and
+    interaction indexes through weighted approximations of games", 2011. Squares of predictions:
+    Henderson, "Best linear unbiased estimation and prediction under a selection model", 1975.
+
+    Examples
+    --------
+    >>> import fixlip
+    >>> class Toy:
+    ...     n, names = 2, ["a", "b"]
+    ...     def embed(self, masks): return masks.double()
+    >>> swept = fixlip.sweep(Toy()), fixlip.sweep(Toy())
+    >>> e = fixlip.solve(*swept, scale=unit_scale(*swept), bias=0)
+    >>> {name: round(share, 3) for name, share in variance_shares(e).items()}
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'image': 0.333, 'text': 0.333, 'image x image': 0.0, 'text x text': 0.0,
+     'image x text': 0.333, 'beyond': 0.0}
+    """
+    fit = _check_fit(explanation)
+    n, q = explanation.n_image, explanation.keep_probability
+    s2 = q * (1 - q)
+    error = explanation.stderr_of(Explanation.attributions)
+    first = s2 * (explanation.attributions() ** 2 - error**2)  # (n,)
+    squares, errors = (np.outer(s2, s2) * x**2 for x in (explanation.e2, explanation.stderr.e2))
+    image, text = slice(None, n), slice(n, None)
+    signs = {
+        side: -1 if fit["ridge"] == 0 or _listed(explanation, side) else 1
+        for side in ("image", "text")
+    }
+
+    def pairs(a: slice, b: slice, sign: int) -> float:
+        return float((squares[a, b] + sign * errors[a, b]).sum())
+
+    shares = {
+        "image": float(first[image].sum()),
+        "text": float(first[text].sum()),
+        "image x image": pairs(image, image, signs["image"]) / 2,
+        "text x text": pairs(text, text, signs["text"]) / 2,
+        "image x text": pairs(image, text, -1),
+    }
+    shares = {name: share / variance for name, share in shares.items()}
+    return {**shares, "beyond": 1 - sum(shares.values())}
+
+
+def _listed(explanation: Explanation, side: str) -> bool:
+    """Whether all masks of a side were listed, so that nothing of it is estimated or penalised."""
+    ridge = explanation.info["fit"]["ridge"]
+    return ridge == "auto" and explanation.info[side].get("sampling") == "enumerated"
+
+
+def _check_fit(explanation: Explanation) -> dict:
+    """What is known of the fit; raise or warn where shares of it would be wrong."""
+    info = explanation.info
+    fit = info.get("fit", {})
+    if "ridge" not in fit or not {"image", "text"} <= set(info):
+        raise ValueError(
+            "shares of the variance need a least-squares fit under p, as fixlip.solve and "
+            "fixlip.explain make it"
+        )
+    if info["image"].get("players") == CELLS:
+        raise ValueError(
+            "shares of the variance belong to the players that were masked: take them before "
+            "on_common_grid, or play with blocks"
+        )
+    for side, n in (("image", explanation.n_image), ("text", explanation.n_text)):
+        few = fit["ridge"] == "auto" and info[side]["masks"] < FEW * (n + 1)
+        if few and not _listed(explanation, side):
+            warnings.warn(
+                f"{info[side]['masks']} masks of {n} {side} players are so few that first-order "
+                f"terms were shrunk and their shares are too small: take {FEW * (n + 1)} or more",
+                stacklevel=3,
+            )
+    return fit

@@ -1,0 +1,161 @@
+"""Masks and the weights with which they stand for the product measure.
+
+A *mask* is a boolean row, True = kept. A sample of masks stands for the product measure under
+which every player is kept independently with probability ``p``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fixlip.checks import boolean_masks, probability, whole
+
+MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is a mistake, not a wish
+
+
+@dataclass(frozen=True, eq=False)
+class MaskSample:
+    """Masks and the weights with which they stand for the product measure.
+
+    Attributes
+    ----------
+    masks : torch.Tensor, (m, n), bool
+        True = kept. Rows may repeat; a sweep embeds every distinct row once.
+    weights : torch.Tensor, (m,), float64
+        Positive; scaled to sum 1.
+    p : float
+        Probability with which a player is kept.
+    sampling : str
+        "antithetic", "independent", "enumerated", "distinct", "shapley" or "given".
+    seed : int or None
+        None where nothing was drawn.
+    """
+
+    masks: torch.Tensor
+    weights: torch.Tensor
+    p: float = 0.5
+    sampling: str = "given"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        boolean_masks(self.masks)
+        probability(self.p)
+        if self.masks.shape[0] == 0:
+            raise ValueError("got no masks: give at least one row")
+        if self.weights.shape != self.masks.shape[:1]:
+            raise ValueError(
+                f"got weights of shape {tuple(self.weights.shape)} for {self.masks.shape[0]} "
+                "masks: give one weight per mask"
+            )
+        if not (torch.isfinite(self.weights).all() and (self.weights > 0).all()):
+            raise ValueError("weights must be finite and positive: leave out masks of weight zero")
+        object.__setattr__(self, "weights", self.weights.double() / self.weights.double().sum())
+
+    @property
+    def m(self) -> int:
+        """Number of masks."""
+        return self.masks.shape[0]
+
+    @property
+    def n(self) -> int:
+        """Number of players."""
+        return self.masks.shape[1]
+
+
+def check_counts(n: int, m: int) -> None:
+    """Raise unless there is at least one player and at least one mask is asked for."""
+    whole("the number of players", n)
+    whole("the number of masks", m)
+
+
+def bernoulli(
+    n: int, m: int, *, p: float = 0.5, seed: int = 0, antithetic: bool = True
+) -> MaskSample:
+    """Draw m masks in which every player is kept independently with probability p.
+
+    Antithetic masks come in pairs made from the same uniforms u and 1 - u: complements at p = .5,
+    and as different as p allows elsewhere. Each mask alone has the same law as before, so
+    estimates stay unbiased; at p = .5 even-order terms cancel out of first-order estimates
+    exactly, and odd-order terms out of second-order ones.
+
+    Parameters
+    ----------
+    n, m : int
+        Players and masks, each at least 1.
+    p : float
+        Probability of keeping a player, in (0, 1).
+    seed : int
+        The same seed gives the same masks.
+    antithetic : bool
+        Draw pairs (rows 0 and 1, 2 and 3, ...); an odd m leaves the last mask without its twin.
+
+    Returns
+    -------
+    MaskSample
+        With equal weights 1/m.
+
+    Examples
+    --------
+    >>> masks = bernoulli(3, 4, seed=1).masks
+    >>> bool((masks[0::2] == ~masks[1::2]).all())
+    True
+    """
+    check_counts(n, m)
+    p = probability(p)
+    generator = torch.Generator().manual_seed(seed)
+    if antithetic:
+        u = torch.rand((m + 1) // 2, n, generator=generator, dtype=torch.float64)
+        masks = torch.stack([u < p, 1 - u < p], dim=1).flatten(0, 1)[:m]  # pairs: (2k, n) -> (m, n)
+    else:
+        masks = torch.rand(m, n, generator=generator, dtype=torch.float64) < p
+    sampling = "antithetic" if antithetic else "independent"
+    return MaskSample(masks, torch.ones(m), p, sampling, seed)
+
+
+def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
+    """List all 2**n masks with their probabilities under the product measure: no sampling error.
+
+    Row r keeps player i where bit i of r is set, so row 0 is empty and the last row is full.
+
+    Raises
+    ------
+    ValueError
+        For more than MAX_ENUMERATED players.
+    """
+    check_counts(n, 1)
+    p = probability(p)
+    if n > MAX_ENUMERATED:
+        raise ValueError(
+            f"all 2**{n} masks of {n} players cannot be listed (at most {MAX_ENUMERATED} players): "
+            "sample them, or play with coarser players"
+        )
+    masks = ((torch.arange(2**n)[:, None] >> torch.arange(n)) & 1).bool()  # (2**n, n)
+    return MaskSample(masks, mask_probability(masks.sum(1).double(), n, p), p, "enumerated")
+
+
+def mask_probability(kept: torch.Tensor, n: int, p: float) -> torch.Tensor:
+    """Probability of one mask with ``kept`` of n players; in logs, where no n underflows."""
+    return torch.exp(kept * math.log(p) + (n - kept) * math.log1p(-p))
+
+
+def distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row of every distinct mask, and for every row the distinct mask that it shows."""
+    packed = np.packbits(masks, axis=1)
+    keys = np.ascontiguousarray(packed).view([("", np.void, packed.shape[1])]).ravel()
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    return first, group.ravel()
+
+
+def empty_and_full(n: int) -> torch.Tensor:
+    """The mask with every player removed and the mask with every player kept, (2, n), bool."""
+    return torch.tensor([[False], [True]]).expand(2, n)
+
+
+def side_seeds(seed: int) -> tuple[int, int]:
+    """Seeds of the image's and of the text's masks: independent streams of one seed."""
+    image, text = np.random.SeedSequence(seed).generate_state(2)
+    return int(image), int(text)

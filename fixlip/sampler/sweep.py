@@ -1,0 +1,324 @@
+"""One side under many masks: the Side that answers, and the Sweep of its embeddings.
+
+A *sweep* is one side's sample of masks together with the embedding that the encoder gave for each
+of them. This file knows no model: a side is anything with ``n``, ``names`` and ``embed(masks)``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from fixlip.checks import boolean_masks, one_of, out_of_memory, whole
+from fixlip.sampler.distinct import distinct
+from fixlip.sampler.masks import (
+    MAX_ENUMERATED,
+    MaskSample,
+    bernoulli,
+    check_counts,
+    distinct_rows,
+    empty_and_full,
+    enumerate_masks,
+)
+
+LAST_BATCH = 8  # matrix products of fewer rows may take another path and differ in the last bit
+SAMPLINGS = ("antithetic", "independent", "distinct", "distinct-reference")
+
+
+@runtime_checkable
+class Side(Protocol):
+    """One modality of one pair: its players, and an encoder that embeds masked versions of it."""
+
+    n: int
+    names: Sequence[str]
+
+    def embed(self, masks: torch.Tensor) -> torch.Tensor:
+        """Embed masks (m, n), bool, True = kept, as (m, D)."""
+
+
+def draw(
+    n: int, masks: int, *, p: float = 0.5, seed: int = 0, sampling: str = "antithetic"
+) -> MaskSample:
+    """Draw a sample by the sampling's name, or list all masks where the budget allows it.
+
+    Parameters
+    ----------
+    n, masks : int
+        Players, and budget.
+    p, seed
+        As in `bernoulli`.
+    sampling : {"antithetic", "independent", "distinct", "distinct-reference"}
+        `bernoulli` with and without pairs; `distinct` with the weighting "mass" or "reference".
+    """
+    check_counts(n, masks)
+    one_of("sampling", sampling, SAMPLINGS)
+    if n <= MAX_ENUMERATED and masks >= 2**n:
+        return enumerate_masks(n, p=p)
+    match sampling:
+        case "antithetic" | "independent":
+            return bernoulli(n, masks, p=p, seed=seed, antithetic=sampling == "antithetic")
+        case "distinct":
+            return distinct(n, masks, p=p, seed=seed)
+    return distinct(n, masks, p=p, seed=seed, weighting="reference")
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One side's masks, their weights, and the embeddings the encoder gave for them.
+
+    Attributes
+    ----------
+    sample : MaskSample
+        Masks (m, n) and weights (m,).
+    embeddings : torch.Tensor, (m, D)
+        One row per mask, on the encoder's device and in its dtype.
+    ends : torch.Tensor, (2, D)
+        Embeddings with every player removed, and with every player kept.
+    names : tuple of str
+        The players.
+    info : dict
+        What the side says of itself (model, caption, token ids, grid, ...); JSON-able.
+    picture : numpy.ndarray or None
+        (H, W, 3), uint8: the image as the model sees it, for an image side.
+    """
+
+    sample: MaskSample
+    embeddings: torch.Tensor
+    ends: torch.Tensor
+    names: tuple[str, ...]
+    info: dict[str, Any] = field(default_factory=dict)
+    picture: np.ndarray | None = None
+
+    @property
+    def masks(self) -> torch.Tensor:
+        """The masks, (m, n), bool."""
+        return self.sample.masks
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """The masks' weights, (m,), float64, sum 1."""
+        return self.sample.weights
+
+    @property
+    def n(self) -> int:
+        """Number of players."""
+        return self.sample.n
+
+
+def sweep(
+    side: Side,
+    *,
+    masks: int | MaskSample = 2048,
+    p: float = 0.5,
+    seed: int = 0,
+    sampling: str = "antithetic",
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """Embed one side under many masks.
+
+    Every distinct mask is embedded once, and two more rows are: everything removed and everything
+    kept. If 2**n masks are affordable, all are listed and the side has no sampling error.
+
+    Parameters
+    ----------
+    side : Side
+        Anything with ``n``, ``names`` and ``embed(masks (b, n)) -> (b, D)``.
+    masks : int or MaskSample
+        Budget, or a sample of one's own (then ``p``, ``seed`` and ``sampling`` are not used).
+    p : float
+        Probability of keeping a player, in (0, 1).
+    seed : int
+        The same seed gives the same masks.
+    sampling : str
+        See `draw`.
+    batch_size : int, optional
+        Masks per forward pass; by default the side's own ``batch_size``, else 256. A batch that
+        does not fit in memory is halved, with a warning, and the sweep goes on.
+    progress : bool, optional
+        Show a progress bar; by default only on a terminal.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ValueError
+        For impossible numbers, or where the encoder returns anything but one finite row per mask.
+    """
+    if isinstance(masks, MaskSample):
+        sample = masks
+        boolean_masks(sample.masks, side.n)
+    else:
+        sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
+    ends = empty_and_full(side.n)
+    embeddings = embed_masks(
+        side, torch.cat([sample.masks, ends]), batch_size=batch_size, progress=progress
+    )
+    return Sweep(
+        sample,
+        embeddings[:-2],
+        embeddings[-2:],
+        tuple(side.names),
+        dict(getattr(side, "info", {})),
+        getattr(side, "picture", None),
+    )
+
+
+def grow(
+    swept: Sweep,
+    side: Side,
+    masks: int,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """Grow a sweep to more masks of the same seed; only masks not seen before are embedded.
+
+    The result is the sweep that ``sweep(side, masks=masks, ...)`` makes with the same ``p``,
+    ``seed`` and ``sampling``. Antithetic and independent masks begin with the masks of the smaller
+    sample; of "distinct" ones, only those that both samples share are saved.
+
+    Parameters
+    ----------
+    swept : Sweep
+        From `sweep`, of the same side.
+    side : Side
+    masks : int
+        Budget, at least as many as ``swept`` has; all masks are listed where it allows that.
+    batch_size, progress
+        See `sweep`.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ValueError
+        For fewer masks than there are, for a side with other players, or for a sample that was
+        not drawn by `draw`.
+    """
+    old = swept.sample
+    if tuple(side.names) != swept.names:
+        raise ValueError(
+            f"the sweep has {swept.n} players ({swept.names[0]}, ...) and the side {side.n} "
+            f"({side.names[0]}, ...): grow a sweep with the side that made it"
+        )
+    check_counts(side.n, masks)
+    if masks < old.m:
+        raise ValueError(f"a sweep of {old.m} masks cannot be grown to {masks}: ask for more")
+    if old.sampling == "enumerated":
+        return swept
+    if old.sampling not in SAMPLINGS:
+        raise ValueError(
+            f"a {old.sampling!r} sample was not drawn with a seed: only samples drawn as "
+            f"{', '.join(SAMPLINGS)} can be grown"
+        )
+    sample = draw(side.n, masks, p=old.p, seed=old.seed, sampling=old.sampling)
+    ends = empty_and_full(side.n)
+    seen = old.m + 2
+    rows = torch.cat([old.masks, ends, sample.masks])  # (seen + m, n): the embedded ones first
+    first, group = (torch.from_numpy(x) for x in distinct_rows(rows.numpy()))
+    known = torch.cat([swept.embeddings, swept.ends])  # (seen, D)
+    table = known[first.clamp(max=seen - 1).to(known.device)]  # (distinct, D), filled in below
+    new = first >= seen  # the first row of a distinct mask is an embedded one if there is one
+    if new.any():
+        table[new.to(known.device)] = embed_masks(
+            side, rows[first[new]], batch_size=batch_size, progress=progress
+        )
+    return replace(swept, sample=sample, embeddings=table[group[seen:].to(known.device)])
+
+
+def embed_masks(
+    side: Side,
+    masks: torch.Tensor,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> torch.Tensor:
+    """Embed masks (m, n) as (m, D), every distinct mask once, in batches that fit in memory."""
+    boolean_masks(masks, side.n)
+    size = getattr(side, "batch_size", 256) if batch_size is None else batch_size
+    whole("batch_size", size)
+    first, group = distinct_rows(masks.cpu().numpy())
+    todo = masks[torch.from_numpy(first)]  # (distinct, n)
+    done, start = [], 0
+    bar = tqdm(
+        total=len(todo),
+        desc=f"{getattr(side, 'info', {}).get('kind', 'side')} masks",
+        leave=False,
+        disable=None if progress is None else not progress,
+    )
+    with bar:
+        while start < len(todo):
+            left = len(todo) - start
+            batch = todo[start : start + _next_batch(left, size)]
+            try:
+                rows = side.embed(batch)
+            except (RuntimeError, MemoryError) as error:
+                if len(batch) == 1 or not out_of_memory(error):
+                    raise
+                size = len(batch) // 2
+                warnings.warn(
+                    f"{len(batch)} masks at once do not fit in memory: going on with {size}",
+                    stacklevel=3,
+                )
+                continue
+            done.append(_check_rows(rows, len(batch)))
+            start += len(batch)
+            bar.update(len(batch))
+    return torch.cat(done)[torch.from_numpy(group).to(done[0].device)]
+
+
+def _next_batch(left: int, size: int) -> int:
+    """How many of the rows that are left to embed next: no batch of fewer than LAST_BATCH rows."""
+    remainder_is_short = 0 < left - size < LAST_BATCH and size >= 2 * LAST_BATCH
+    return left - LAST_BATCH if remainder_is_short else min(left, size)
+
+
+def pair_scale(
+    image_info: dict, text_info: dict, *, scale: float | None = None, bias: float | None = None
+) -> tuple[float, float]:
+    """Scale and bias of the game of two sides, after checking that one model made them both.
+
+    Raises
+    ------
+    ValueError
+        Where the sides name different models.
+    """
+    models = [info.get("model", {}) for info in (image_info, text_info)]
+    prints = [model.get("fingerprint") for model in models]
+    if prints[0] != prints[1]:
+        names = [model.get("name", "an unnamed model") for model in models]
+        raise ValueError(
+            f"one side belongs to {names[0]} (weights {prints[0]}) and the other to {names[1]} "
+            f"(weights {prints[1]}): make both sides with the same encoder"
+        )
+    return (
+        float(models[0].get("logit_scale", 1.0)) if scale is None else float(scale),
+        float(models[0].get("logit_bias", 0.0)) if bias is None else float(bias),
+    )
+
+
+def _check_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+    if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or rows.shape[0] != count:
+        shape = tuple(rows.shape) if hasattr(rows, "shape") else type(rows).__name__
+        raise ValueError(
+            f"embed was given {count} masks and returned {shape}: it must return a torch tensor "
+            "with one embedding per mask, (masks, D)"
+        )
+    bad = int((~torch.isfinite(rows).all(1)).sum())
+    if bad:
+        raise ValueError(
+            f"the encoder gave NaN or infinite embeddings for {bad} of {count} masks: "
+            "the checkpoint is broken, or its precision too low (try dtype=torch.float32)"
+        )
+    return rows

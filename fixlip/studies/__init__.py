@@ -1,0 +1,5 @@
+"""Measurements over many items that can be killed at any moment and go on."""
+
+from fixlip.studies.study import study
+
+__all__ = ["study"]

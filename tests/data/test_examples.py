@@ -1,0 +1,178 @@
+"""Tests of fixlip.data.examples: outlines, orientation, mentions as players, missing pictures."""
+
+import numpy as np
+import open_clip
+import pytest
+from PIL import ExifTags, Image
+from run_lengths import rle
+from tiny import tiny_config
+
+import fixlip
+from fixlip.data.examples import Example, Mention, Object, players_at, read_json, with_images
+from fixlip.encoders import Encoder
+from fixlip.encoders.spans import patches_in
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return fixlip.load("demo-clip", device="cpu")
+
+
+def test_masks_come_from_any_kind_of_outline():
+    drawn = np.zeros((6, 8), dtype=int)
+    drawn[1:4, 2:7] = 1
+    drawn[4:6, 0:2] = 1
+    size = (8, 6)
+    crowd = Object("crowd", (0, 1, 7, 5), crowd=True, size=size, outline=rle(drawn))
+    assert (crowd.mask() == (drawn == 1)).all()
+    polygons = [[2, 1, 7, 1, 7, 4, 2, 4], [0, 4, 2, 4, 2, 6, 0, 6]]
+    assert (Object("two parts", (0, 1, 7, 5), size=size, outline=polygons).mask() == drawn).all()
+    box = Object("no outline", (2, 1, 5, 3), size=size, outline=[[1, 2, 3, 4]])  # two corners
+    assert box.mask().sum() == 15 and box.mask()[1:4, 2:7].all()
+    half = Object("half pixels", (1.4, 0, 1.2, 0.6), size=(4, 2)).mask()
+    assert np.argwhere(half).tolist() == [[0, 1], [0, 2]]  # where centres lie inside
+    with pytest.raises(ValueError, match="does not say how large"):
+        Object("star", (0, 0, 1, 1)).mask()
+
+
+def photograph(path, orientation, mode="RGB"):
+    """40 wide and 20 high as stored, white where x < 10 and y < 10; JPEG."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:10, :10] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).convert(mode).save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "orientation, size, white",
+    [
+        (1, (40, 20), (0, 0)),
+        (6, (40, 20), (0, 0)),  # marked as stored
+        (6, (20, 40), (10, 0)),  # marked upright: turned clockwise
+        (3, (40, 20), (0, 0)),  # sizes do not tell: as stored
+        (6, None, (0, 0)),
+    ],
+)
+def test_pictures_lie_as_they_were_marked(tmp_path, mode, orientation, size, white):
+    path = tmp_path / "photo.jpg"
+    photograph(path, orientation, mode)
+    picture = Example("1", path, (), size=size).open()
+    assert picture.mode == "RGB" and picture.size == (size or (40, 20))
+    inside = Object("white", (*white, 10, 10), size=picture.size).mask()
+    grey = np.asarray(picture).mean(2)
+    assert grey[inside].mean() > 240 and grey[~inside].mean() < 15
+
+
+def test_an_upright_side_of_a_picture_and_its_box_agree(tmp_path, encoder):
+    """Through the encoder: the patches in the box are the white ones."""
+    photograph(tmp_path / "photo.jpg", 6)
+    example = Example("1", tmp_path / "photo.jpg", (), size=(40, 20))
+    side = encoder.image(example.open())
+    patch = side.picture.mean(2).reshape(6, 8, 6, 8).mean((1, 3)).ravel()  # (36,)
+    weights = patches_in(side, (0, 0, 20, 20), rule="overlap")
+    assert patch @ weights / weights.sum() > 3 * patch @ (1 - weights) / (1 - weights).sum()
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path):
+    photograph(tmp_path / "photo.jpg", 1)
+    with pytest.raises(ValueError, match=r"40 x 20 pixels, and objects were marked on 41 x 20"):
+        Example("1", tmp_path / "photo.jpg", (), size=(41, 20)).open()
+
+
+def test_clear_mentions_name_one_thing():
+    objects = tuple(Object(n, (0, 0, 1, 1), crowd=c) for n, c in (("a", 0), ("b", 1), ("a", 0)))
+    mentions = [Mention(0, 0, 1, named) for named in ((0,), (1,), (0, 2), (2,), ())]
+    example = Example("1", None, ("a",), objects, tuple(mentions))
+    assert example.clear() == [mentions[0], mentions[3]]
+
+
+@pytest.fixture
+def reader(tiny_model, tokenizer_folder):
+    """Make a tiny encoder with a tokenizer of some kind."""
+
+    def build(kind, length=64):
+        sizes = {"context_length": length, "width": 16, "heads": 2, "layers": 1}
+        config = tiny_config("clip" if kind == "clip" else "siglip")
+        config["text_cfg"] |= sizes | {"vocab_size": 2000}
+        folder = str(tokenizer_folder(kind, length))
+        tokenizer = open_clip.tokenizer.HFTokenizer(folder, context_length=length)
+        return Encoder(tiny_model(kind, config), tokenizer, name="tiny")
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "kind, caption",
+    [
+        ("clip", "The RED starfish, left of Dog"),
+        ("siglip1", "the red starfish left of dog"),
+        ("siglip2", "The red starfish, left of Dog"),
+    ],
+)
+@pytest.mark.parametrize("players", ["tokens", "words"])
+def test_players_of_a_stretch(reader, kind, caption, players):
+    side = reader(kind).text(caption, players=players)
+    for words in ("starfish", "red starfish", "dog", "left of"):
+        start = caption.lower().index(words)
+        weights = players_at(side, start, start + len(words))
+        said = "".join(side.names[i] for i in np.flatnonzero(weights))
+        assert said.lower() == words.replace(" ", "") and set(weights) == {0.0, 1.0}
+    fish = caption.index("fish")
+    part = dict(zip(side.names, players_at(side, fish, fish + 4), strict=True))
+    if players == "tokens":
+        assert part.pop("fish") == 1 and not any(part.values())
+    else:
+        assert part.pop("starfish") == 0.5 and not any(part.values())
+
+
+def test_tokens_without_a_name(reader):
+    """Unknown words and broken characters stand for what lies between their neighbours."""
+    with pytest.warns(UserWarning, match="does not know 'Dog'"):
+        side = reader("siglip1").text("red Dog on ball")
+    weights = players_at(side, 4, 7)
+    assert [side.names[i] for i in np.flatnonzero(weights)] == ["<unk>", "o", "g"]
+    side = reader("clip").text("dog \N{GRINNING FACE} é red")
+    (red,) = np.flatnonzero(players_at(side, 8, 11))
+    assert side.names[red] == "red" and any("<" in name for name in side.names)
+    letter = players_at(side, 6, 7)  # its two bytes
+    assert letter.any() and not letter[red]
+
+
+def test_stretches_that_are_not_there(encoder):
+    side = encoder.text("a red star and a ring")
+    with pytest.warns(UserWarning, match="no player stands for ' '"):
+        assert not players_at(side, 1, 2).any()
+    with pytest.raises(ValueError, match="characters 3 to 30 are not in the caption"):
+        players_at(side, 3, 30)
+    with pytest.warns(UserWarning, match="longer than"):
+        cut = encoder.text("a red star " * 40)
+    with pytest.warns(UserWarning, match="no player stands for 'star'"):
+        assert not players_at(cut, len("a red star " * 39) + 6, len("a red star " * 39) + 10).any()
+
+
+def test_missing_pictures_are_told_once(tmp_path):
+    (tmp_path / "0.png").touch()
+    examples = [Example(str(i), tmp_path / f"{i % 3}.png", ("a",)) for i in range(5)]
+    with pytest.raises(FileNotFoundError) as told:
+        with_images(examples, missing="error", hint="get them there")
+    message = str(told.value)
+    assert "2 of 3 pictures are not on disk" in message and "1.png; get them there" in message
+    assert 'missing="skip"' in message
+    with pytest.warns(UserWarning, match="2 of 3 pictures are not on disk, going on without them"):
+        assert with_images(examples, missing="skip", hint="") == [examples[0], examples[3]]
+    with pytest.raises(FileNotFoundError, match="1 of 1"):  # nothing would be left
+        with_images(examples[1:2], missing="skip", hint="")
+    with pytest.raises(ValueError, match='"error" or "skip"'):
+        with_images(examples, missing="ignore", hint="")
+
+
+def test_broken_json(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(FileNotFoundError, match=r"a\.json; expected annotations"):
+        read_json(path, "expected annotations")
+    for text, message in (("{", "no whole JSON file"), ("[]", "holds a list")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_json(path, "expected annotations")

@@ -1,0 +1,109 @@
+"""All methods in one call: each as its own module gives it, and no work done twice."""
+
+import numpy as np
+import pytest
+import torch
+
+import fixlip
+from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm, lime, values
+from fixlip.explainers.methods import FIRST_ORDER, METHODS, explain_all
+
+OPTIONS = {"masks": (96, 64), "joint": 200, "samples": 100, "steps": 5, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def sides():
+    encoder = fixlip.load("demo-clip", device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    return encoder.image(pixels), encoder.text("a red star")
+
+
+@pytest.fixture(scope="module")
+def found(sides):
+    return explain_all(*sides, **OPTIONS)
+
+
+def test_names_orders_and_sizes(sides, found):
+    names = [name for name in METHODS if name != "FIxLIP"]
+    assert list(found) == [*names, "FIxLIP p=0.3", "FIxLIP p=0.5", "FIxLIP p=0.7"]
+    for name, explanation in found.items():
+        assert explanation.n_image == 36 and explanation.n == 36 + sides[1].n
+        assert (not explanation.e2.any()) == (name in FIRST_ORDER)
+        assert explanation.e1.any() or explanation.cross.any()
+
+
+@pytest.mark.filterwarnings("ignore:.*are few")
+def test_each_is_what_its_module_gives(sides, found):
+    scale = sides[0].encoder.logit_scale
+    pairs = {
+        "ITSM-O": itsm.explain(*sides),
+        "ITSM-H": itsm.explain(*sides, variant="hidden"),
+        "InteractionCAM": icam.explain(*sides),
+        "InteractionLIME": lime.explain(*sides, samples=100, seed=3),
+        "exCLIP": exclip.explain(*sides, steps=5),
+        "exCLIP, layer 0": exclip.explain(*sides, steps=1, layer=0, rule="midpoint"),
+    }
+    for name, pair in pairs.items():
+        assert np.allclose(found[name].cross, scale * pair.cross, rtol=1e-5, atol=1e-6), name
+    maps = {
+        "GAME": generic_attention.explain(*sides),
+        "Grad-ECLIP": grad_eclip.explain(*sides),
+        "Shapley values": values.shapley_values(*sides, masks=200, seed=3),
+        "Banzhaf values": values.banzhaf_values(*sides, masks=(96, 64), seed=3),
+    }
+    for name, single in maps.items():
+        assert np.allclose(found[name].e1, single.values, rtol=1e-5, atol=1e-6), name
+    joint = fixlip.estimate(fixlip.Game(*sides), index="shapley", masks=200, seed=3)
+    assert np.allclose(found["Shapley interactions"].e2, joint.e2)
+    for q in (0.3, 0.5, 0.7):
+        own = fixlip.explain(
+            sides[0].encoder, sides[0].picture, "a red star", p=q, masks=(96, 64), seed=3
+        )
+        assert np.allclose(found[f"FIxLIP p={q}"].e2, own.e2, rtol=1e-4, atol=1e-4)
+
+
+def test_values_from_interactions_of_order_2(sides, found):
+    options = {**OPTIONS, "methods": ("Shapley values", "Banzhaf values"), "source": "order 2"}
+    shared = explain_all(*sides, **options)
+    assert list(shared) == ["Shapley values", "Banzhaf values"]
+    pairs = found["FIxLIP p=0.5"]
+    banzhaf = shared["Banzhaf values"]
+    assert np.allclose(banzhaf.e1, pairs.attributions()) and not banzhaf.e2.any()
+    # the best first-order fit of a polynomial of order 2 under p = .5 has its mean
+    masks = torch.rand(20_000, pairs.n, generator=torch.Generator().manual_seed(0)) < 0.5
+    gap = banzhaf.value(masks) - pairs.value(masks)
+    assert abs(gap.mean()) < 5 * gap.std() / np.sqrt(len(gap))
+    shapley = shared["Shapley values"]
+    grand = torch.ones(1, pairs.n, dtype=torch.bool)
+    assert shapley.value(~grand)[0] == pytest.approx(pairs.empty_value)
+    assert shapley.value(grand)[0] == pytest.approx(pairs.grand_value)
+
+
+def test_halves_are_made_once(sides, found, monkeypatch):
+    image_side, text_side = sides
+    counts = {"image": 0, "text": 0}
+    for side, kind in ((image_side, "image"), (text_side, "text")):
+        embed = side.embed
+
+        def counted(masks, embed=embed, kind=kind):
+            counts[kind] += len(masks)
+            return embed(masks)
+
+        monkeypatch.setattr(side, "embed", counted, raising=False)
+    halves, only = {}, {**OPTIONS, "methods": ("FIxLIP", "Banzhaf values", "exCLIP"), "p": 0.5}
+    first = explain_all(*sides, **only, halves=halves)
+    # 8 masks of 3 players are all there are, the empty and the full one included
+    assert counts == {"image": 98, "text": 8}
+    assert np.array_equal(first["FIxLIP p=0.5"].e2, found["FIxLIP p=0.5"].e2)
+    other = image_side.encoder.text("a blue ring")
+    explain_all(image_side, other, **only, halves=halves)
+    assert counts == {"image": 98, "text": 8}
+    explain_all(*sides, **{**only, "seed": 4}, halves=halves)
+    assert counts["image"] == 2 * 98
+
+
+def test_what_is_refused(sides):
+    with pytest.raises(ValueError, match=r"unknown methods.*LIMES.*the methods are GAME"):
+        explain_all(*sides, methods=("LIMES",))
+    with pytest.raises(ValueError, match="source must be"):
+        explain_all(*sides, source="order 3")
