@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # imported where it is needed: a study does without torch
+    import torch
+
+PASSING = ("fixlip", "contextlib", "functools", "torch")  # calls pass through these packages
 
 
 def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
@@ -74,6 +80,8 @@ def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
     ValueError
         For another shape.
     """
+    import torch
+
     if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
         given = f"dtype {masks.dtype}" if hasattr(masks, "dtype") else type(masks).__name__
         raise TypeError(
@@ -97,6 +105,17 @@ def per_side(name: str, value: object) -> tuple:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error is a lack of memory: CUDA has a type for it, the CPU only words."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        word in str(error).lower() for word in words
-    )
+    cuda = type(error).__name__ == "OutOfMemoryError"  # torch's; without importing torch
+    return cuda or isinstance(error, MemoryError) or any(w in str(error).lower() for w in words)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code whose call led here, however deep the call is.
+
+    That line is the innermost one outside fixlip and outside the packages whose decorators and
+    hooks fixlip's calls pass through (`contextlib`, `functools`, `torch`).
+    """
+    frame, level = inspect.currentframe().f_back, 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in PASSING:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
