@@ -16,6 +16,7 @@ _PUBLIC = {
     "Advice": "budget",
     "Encoder": "encoders",
     "Explanation": "explanation",
+    "Factor": "solver",
     "Game": "games",
     "MaskSample": "sampler",
     "Sweep": "sampler",
@@ -23,7 +24,9 @@ _PUBLIC = {
     "estimate": "games",
     "exact": "games",
     "explain": "pipeline",
+    "fit": "solver",
     "load": "encoders",
+    "pair": "solver",
     "solve": "solver",
     "sweep": "sampler",
 }

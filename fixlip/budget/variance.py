@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from fixlip.sampler import MAX_ENUMERATED, Sweep, pair_scale, split_budget
-from fixlip.solver.fit import FEW, Problem, Side
+from fixlip.solver.errors import members, residuals
+from fixlip.solver.polynomial import MIN_MASKS_PER_TERM, Design, Problem
 
 RARE = 8  # masks, on average, in which a player is kept, and in which it is removed
 SAMPLED = ("antithetic", "independent")  # masks that are drawn one like the other
@@ -174,7 +175,7 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
             f"methods {' or '.join(SAMPLED)}"
         )
     if sample.sampling != "enumerated":
-        if sample.m < FEW * (swept.n + 1):
+        if sample.m < MIN_MASKS_PER_TERM * (swept.n + 1):
             raise ValueError(
                 f"{sample.m} masks of {swept.n} players are too few for a pilot: "
                 f"take {least_masks(swept.n, sample.p):,} or more"
@@ -186,23 +187,24 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
                 f"{fixed} of {swept.n} players of the {kind} are kept in all or in none of "
                 f"{sample.m} masks: take more masks, or a p nearer to 0.5 than {sample.p:g}"
             )
-    side = Side(swept)
-    players = torch.arange(side.n)
-    problem = Problem(side, players, players[:0], 0.0, side.E)
-    slopes = problem.terms(side.E)[1]  # (n, D)
-    residual = problem.residual(side.E)  # (m, D)
-    if side.exact:
-        folded = sampling == "antithetic" and side.p == 0.5  # as `Side.folded` of drawn masks
+    design = Design(sample, swept.embeddings, kind)
+    players = torch.arange(design.n)
+    problem = Problem(design, players, players[:0], 0.0, design.E)
+    slopes = problem.terms(design.E)[1]  # (n, D)
+    residual = residuals(problem, design.E)  # (m, D)
+    if design.exact:
+        folded = sampling == "antithetic" and design.p == 0.5  # as `Design.folded` of drawn masks
         if folded:  # of twins, the half difference counts; the last row is the first one's twin
             residual = (residual - residual.flip(0)) / 2
-        spread = side.w * side.X.square().sum(1) / side.sd**2 * (1 + folded)  # (m,)
-        return slopes, residual.T @ (spread[:, None] * residual), (1 + folded) * (side.n + 1), 0.0
+        spread = design.w * design.X.square().sum(1) / design.sd**2 * (1 + folded)  # (m,)
+        covariance = residual.T @ (spread[:, None] * residual)
+        return slopes, covariance, (1 + folded) * (design.n + 1), 0.0
     covariance = slopes.new_zeros(2 * [slopes.shape[1]])
-    for member in side.members().T:
-        moved = problem.terms(residual * member[:, None])[1]  # (n, D)
-        covariance += moved.T @ moved
-    used = (1 + side.folded) * (side.n + 1)
-    left = float(_left(side.m, used))
+    for member in members(design).T:
+        shift = problem.terms(residual * member[:, None])[1]  # (n, D)
+        covariance += shift.T @ shift
+    used = (1 + design.folded) * (design.n + 1)
+    left = float(_left(design.m, used))
     return slopes, left * covariance, used, 1 / left
 
 
@@ -211,7 +213,7 @@ def least_masks(n: int, p: float) -> int:
 
     Four per coefficient, and enough to keep and to remove every player a few times.
     """
-    few = max(FEW * (n + 1), math.ceil(RARE / min(p, 1 - p)))
+    few = max(MIN_MASKS_PER_TERM * (n + 1), math.ceil(RARE / min(p, 1 - p)))
     return int(min(few + few % 2, all_masks(n)))
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import open_clip
 import torch
 from timm.layers import Attention as TimmAttention
@@ -16,7 +15,6 @@ from torch import nn
 from torch.nn.functional import linear, normalize
 
 from fixlip.encoders.sides import ImageSide, TextSide, text_tower
-from fixlip.explainers.maps import FirstOrderMap
 
 
 @dataclass(frozen=True)
@@ -175,45 +173,6 @@ def embed(
         else:
             features = encoder.model.encode_image(side.pixels)  # (1, D)
     return normalize(features, dim=-1)[0], found
-
-
-def gather(
-    sides: Sequence[ImageSide | TextSide],
-    units: Sequence[np.ndarray],
-    *,
-    fit: dict[str, Any],
-    text_normalised: bool,
-    grand_value: float,
-) -> FirstOrderMap:
-    """Make a map of players from the values of the patches and tokens of two sides.
-
-    Parameters
-    ----------
-    sides : two of ImageSide or TextSide
-    units : two of numpy.ndarray, (units,)
-        A player's value is the sum over the patches or tokens that it owns.
-    fit : dict
-        The method and its options, for ``info``.
-    text_normalised : bool
-        Divide each caption's values by their sum, unless that is 0.
-    grand_value : float
-        The game with everything kept.
-    """
-    first, second = sides
-    maps = []
-    for side, values in zip(sides, units, strict=True):
-        if text_normalised and isinstance(side, TextSide) and values.sum() != 0:
-            values = values / values.sum()
-        maps.append(np.bincount(side.players.owner, values, side.n))  # (units,) -> (n,)
-    fit = {"order": 1, **fit, "text_normalised": text_normalised}
-    return FirstOrderMap(
-        *maps,
-        (*first.names, *second.names),
-        first.n,
-        {"image": first.info, "text": second.info, "fit": fit},
-        getattr(first, "picture", None),
-        grand_value=grand_value,
-    )
 
 
 def _split(x: torch.Tensor, heads: int) -> torch.Tensor:

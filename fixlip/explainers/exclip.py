@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fixlip.explainers.integrated import VARIANTS, Path, Side
-from fixlip.explainers.maps import Factor, FactorPair
+from fixlip.explainers.integrated import VARIANTS, Line, Side
+from fixlip.solver import Factor
 
 References = tuple[str | None, str | None]
 
@@ -37,61 +37,6 @@ class Corners(NamedTuple):
         return self.inputs - self.image_reference - self.text_reference + self.references
 
 
-def explain(
-    image_side: Side,
-    text_side: Side,
-    *,
-    layer: int = -1,
-    steps: int | None = None,
-    rule: str = "right",
-    references: References = (None, None),
-    variant: str = "tmlr",
-    normalise: bool = True,
-    scale: float = 1.0,
-    seed: int = 0,
-    method: str = "auto",
-    memory: float = 0.25,
-) -> FactorPair:
-    """Interactions of the players of two sides, image and caption or any two of one encoder.
-
-    Parameters
-    ----------
-    image_side, text_side : ImageSide or TextSide
-    references : tuple of two str
-        The reference of each side.
-    scale : float
-        Multiplies the map; ``encoder.logit_scale`` gives shares of the logit.
-    layer, steps, rule, variant, normalise, seed, method, memory
-        As in `factor`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fixlip import load
-    >>> encoder = load("demo-clip", device="cpu")
-    >>> picture = np.zeros((48, 48, 3), np.uint8)
-    >>> pair = explain(encoder.image(picture), encoder.text("a red star"), steps=2)
-    >>> pair.cross.shape, pair.full.shape
-    ((36, 3), (37, 5))
-    """
-    image, text = (
-        factor(
-            side,
-            layer=layer,
-            steps=steps,
-            rule=rule,
-            reference=reference,
-            variant=variant,
-            normalise=normalise,
-            seed=seed,
-            method=method,
-            memory=memory,
-        )
-        for side, reference in zip((image_side, text_side), references, strict=True)
-    )
-    return FactorPair(image, text, scale)
-
-
 def factor(
     side: Side,
     *,
@@ -102,10 +47,13 @@ def factor(
     variant: str = "tmlr",
     normalise: bool = True,
     seed: int = 0,
-    method: str = "auto",
+    mode: str = "auto",
     memory: float = 0.25,
 ) -> Factor:
     """One side's half of the interactions: what each player's move adds to the embedding.
+
+    Pair it with another side's, of an image and a caption or of any two of one encoder, by
+    `fixlip.pair`: in units of the logit, or with scale=1 of the cosine.
 
     Parameters
     ----------
@@ -128,7 +76,7 @@ def factor(
         Divide by the length of the input's embedding, so that maps are shares of a cosine.
     seed : int
         Of "gaussian".
-    method : {"auto", "forward", "reverse"}
+    mode : {"auto", "forward", "reverse"}
         Differentiate along each token and special row, or for each embedding dimension; "auto"
         takes what needs fewer passes. The numbers are the same.
     memory : float
@@ -144,15 +92,27 @@ def factor(
     TypeError, ValueError
         For an unknown option, an encoder in half precision, or an embedding of length zero.
 
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fixlip
+    >>> encoder = fixlip.load("demo-clip", device="cpu")
+    >>> sides = encoder.image(np.zeros((48, 48, 3), np.uint8)), encoder.text("a red star")
+    >>> image, text = (factor(side, steps=2) for side in sides)
+    >>> fixlip.pair(image, text, scale=1).cross.shape
+    (36, 3)
+    >>> fixlip.pair(image.with_special(), text.with_special(), scale=1).cross.shape
+    (37, 5)
+
     References
     ----------
     Möller, Tilli, Vu and Padó, Explaining Caption-Image Interactions in CLIP Models with
     Second-Order Attributions, TMLR 2025, eq. 6 to 11.
     """
-    path = Path(side, layer, reference, variant=variant, normalise=normalise, seed=seed)
+    line = Line(side, layer, reference, variant=variant, normalise=normalise, seed=seed)
     if steps is None:
         steps = VARIANTS[variant][0]
-    return path.factor("exclip", steps=steps, rule=rule, method=method, memory=memory)
+    return line.factor("exclip", steps=steps, rule=rule, mode=mode, memory=memory)
 
 
 def corners(
@@ -166,14 +126,15 @@ def corners(
     scale: float = 1.0,
     seed: int = 0,
 ) -> Corners:
-    """The four scores of eq. 2: ``corners(...).total`` is the limit of ``explain(...).full.sum()``.
+    """The four scores of eq. 2; their ``total`` is the limit of the map with all special tokens.
 
     Inner products, all divided by the lengths of the inputs' embeddings, so no cosines where a
     reference takes part; a reference caption is pooled at the input's own end token, as the
-    interpolated hidden states are. Parameters as in `explain`.
+    interpolated hidden states are. Parameters as in `factor`; the scale
+    is 1 for shares of the cosine.
     """
     (r_a, a), (r_b, b) = (
-        Path(side, layer, reference, variant=variant, normalise=normalise, seed=seed).ends()
+        Line(side, layer, reference, variant=variant, normalise=normalise, seed=seed).ends()
         for side, reference in zip((image_side, text_side), references, strict=True)
     )
     return Corners(*(scale * float(x @ y) for x, y in ((a, b), (r_a, b), (a, r_b), (r_a, r_b))))

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fixlip.encoders.attention import Attention, Readout, embed, gather, readout
+from fixlip.encoders.attention import Attention, Readout, embed, readout
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.explainers.maps import FirstOrderMap
+from fixlip.explainers.first_order import from_units
+from fixlip.explanation import Explanation
 from fixlip.sampler import pair_scale
 
 
@@ -22,7 +23,7 @@ def explain(
     start_layer: int = -1,
     text_normalised: bool = False,
     scale: float | None = None,
-) -> FirstOrderMap:
+) -> Explanation:
     """Attribute the score to the players that attention reads, where more attention raises it.
 
     With cam = the mean over heads of ReLU(attention x its gradient), R grows from the identity by
@@ -48,9 +49,9 @@ def explain(
 
     Returns
     -------
-    FirstOrderMap
-        No map is negative. A player's value is the sum over its patches or tokens. The two maps
-        have unrelated scales.
+    Explanation
+        Without pair terms, and none is negative. A player's term is the sum over its patches or
+        tokens. Those of the image and of the caption have unrelated scales.
 
     Raises
     ------
@@ -72,8 +73,8 @@ def explain(
     >>> encoder = fixlip.load("demo-clip", device="cpu")
     >>> picture = np.zeros((48, 48, 3), np.uint8)
     >>> found = explain(encoder.image(picture), encoder.text("a red star"))
-    >>> found.image.shape, found.text.shape
-    ((36,), (3,))
+    >>> found.n_image, found.n_text, bool(found.e1.min() >= 0)
+    (36, 3, True)
     """
     sides = image_side, text_side
     reads = [readout(side, method="GAME") for side in sides]
@@ -91,7 +92,7 @@ def explain(
         probabilities = [attention.probabilities for attention in attentions]
         gradients = torch.autograd.grad(logit, probabilities, retain_graph=True)
         units.append(_relevance(read, attentions, gradients))
-    return gather(
+    return from_units(
         sides,
         units,
         fit={"method": "GAME", "scale": scale, "start_layer": start_layer},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cosine_similarity
 
-from fixlip.encoders.attention import Attention, embed, gather, readout
+from fixlip.checks import whole
+from fixlip.encoders.attention import Attention, embed, readout
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.explainers.maps import FirstOrderMap
+from fixlip.explainers.first_order import from_units
+from fixlip.explanation import Explanation
 from fixlip.sampler import pair_scale
 
 
@@ -20,7 +22,7 @@ def explain(
     heads: str = "one",
     text_blocks: int = 8,
     text_normalised: bool = False,
-) -> FirstOrderMap:
+) -> Explanation:
     """Attribute the cosine to patches and tokens through the values that attention mixes.
 
     Of an attention layer that the embedding is read from at one query (CLS, or the end token):
@@ -49,9 +51,9 @@ def explain(
 
     Returns
     -------
-    FirstOrderMap
-        No map is negative. A player's value is the sum over its patches or tokens. The two maps
-        have unrelated scales.
+    Explanation
+        Without pair terms, and none is negative. A player's term is the sum over its patches or
+        tokens. Those of the image and of the caption have unrelated scales.
 
     Raises
     ------
@@ -72,17 +74,16 @@ def explain(
     >>> encoder = fixlip.load("demo-clip", device="cpu")
     >>> picture = np.zeros((48, 48, 3), np.uint8)
     >>> found = explain(encoder.image(picture), encoder.text("a red star"))
-    >>> found.image.shape, found.text.shape
-    ((36,), (3,))
+    >>> found.n_image, found.n_text, bool(found.e1.min() >= 0)
+    (36, 3, True)
     """
     sides = image_side, text_side
     reads = [readout(side, method="Grad-ECLIP") for side in sides]
     scale, bias = pair_scale(image_side.info, text_side.info)
-    if text_blocks < 1:
-        raise ValueError(f"text_blocks must be at least 1, got {text_blocks}")
-    whole = [side.embed(torch.ones(1, side.n, dtype=torch.bool))[0] for side in sides]  # (D,) each
+    whole("text_blocks", text_blocks)
+    ends = [side.embed(torch.ones(1, side.n, dtype=torch.bool))[0] for side in sides]  # (D,) each
     units = []
-    for side, read, other in zip(sides, reads, reversed(whole), strict=True):
+    for side, read, other in zip(sides, reads, reversed(ends), strict=True):
         text = isinstance(side, TextSide)
         embedding, attentions = embed(
             side, read.layers[-text_blocks if text else -1 :], heads=heads
@@ -96,12 +97,12 @@ def explain(
         )  # (positions,)
         terms = terms[read.units] if text else terms  # (units,)
         units.append(terms.relu().numpy())
-    return gather(
+    return from_units(
         sides,
         units,
         fit={"method": "Grad-ECLIP", "heads": heads, "text_blocks": text_blocks},
         text_normalised=text_normalised,
-        grand_value=scale * (whole[0] @ whole[1]).item() + bias,
+        grand_value=scale * (ends[0] @ ends[1]).item() + bias,
     )
 
 

@@ -11,9 +11,11 @@ from functools import partial
 
 import torch
 
+from fixlip.checks import number, one_of, whole
 from fixlip.encoders.opened import Tower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.explainers.maps import Factor
+from fixlip.sampler import empty_and_full
+from fixlip.solver import Factor
 
 Side = ImageSide | TextSide
 REFERENCES = {"image": ("zero", "gaussian", "vectors"), "text": ("padding", "empty", "vectors")}
@@ -22,7 +24,7 @@ VARIANTS = {"tmlr": (50, 1), "fixlip": (20, 2)}
 RULES = {"right": 1.0, "midpoint": 0.5}  # where in a step
 
 
-class Path:
+class Line:
     """The straight line from a reference to a side's input, at the input of a block.
 
     Parameters
@@ -41,8 +43,7 @@ class Path:
         normalise: bool = True,
         seed: int = 0,
     ) -> None:
-        if variant not in VARIANTS:
-            raise ValueError(f"variant {variant!r} is unknown; expected one of {tuple(VARIANTS)}")
+        one_of("variant", variant, VARIANTS)
         self.tower = Tower(side, layer)
         if side.encoder.half:
             raise ValueError(
@@ -51,11 +52,7 @@ class Path:
             )
         known = REFERENCES[side.info["kind"]]
         reference = known[0] if reference is None else reference
-        if reference not in known:
-            raise ValueError(
-                f"reference {reference!r} of the {side.info['kind']} side is unknown; expected "
-                f"one of {known}"
-            )
+        one_of(f"the reference of the {side.info['kind']} side", reference, known)
         inputs = _reference(side, reference, VARIANTS[variant][1], seed)
         hidden = self.tower.hidden
         self.start = torch.zeros_like(hidden) if inputs is None else self.tower.read(inputs)
@@ -91,43 +88,39 @@ class Path:
         return self.tower.embed(states).cpu().double() / self.length
 
     def factor(
-        self, name: str, *, steps: int, rule: str = "right", method: str, memory: float
+        self, name: str, *, steps: int, rule: str = "right", mode: str, memory: float
     ) -> Factor:
         """The factor of a method of this name; the rest as in `exclip.factor`."""
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
-        if rule not in RULES:
-            raise ValueError(f"rule {rule!r} is unknown; expected one of {tuple(RULES)}")
-        if not memory > 0:
-            raise ValueError(f"memory must be a positive number of GiB, got {memory!r}")
+        whole("steps", steps)
+        one_of("rule", rule, RULES)
+        number("memory, in GiB,", memory, above=0)
         rows, D = self.tower.rows, len(self.ends()[0])
         modes = {"forward": self._forward, "reverse": self._reverse}
-        if method not in ("auto", *modes):
-            raise ValueError(f"method {method!r} is unknown; expected 'auto', {tuple(modes)}")
-        if method == "auto":
-            method = "forward" if len(rows) <= D else "reverse"
+        one_of("mode", mode, ("auto", *modes))
+        if mode == "auto":
+            mode = "forward" if len(rows) <= D else "reverse"
         T, width = self.delta.shape[1:]
-        # A block holds some 16 vectors per token, and 4 numbers per pair of tokens in each head of
-        # some 64 dimensions; where it computes one token only, of that one, and all values once.
+        # What a block holds at once: 16 vectors per token, and per head of 64 dimensions 4 numbers
+        # per pair of tokens. A block that computes one token holds these for that token alone, and
+        # the values of all.
         numbers = T * width * (16 + T / 16)
-        if self.tower.direct and method == "forward":
+        if self.tower.direct and mode == "forward":
             numbers = width * (16 + T)
         at_once = max(1, int(memory * 2**30 / (numbers * self.delta.element_size())))
         alphas = (torch.arange(steps, dtype=torch.float64) + RULES[rule]).div(steps).to(self.delta)
-        vectors = modes[method](alphas, at_once) / (steps * self.length)  # (k + n, D)
+        vectors = modes[mode](alphas, at_once) / (steps * self.length)  # (k + n, D)
         side, k = self.tower.side, len(self.tower.special_names)
         return Factor(
-            vectors[k:].numpy(),
-            side.names,
-            side.info["kind"],
-            vectors[:k].numpy(),
-            self.tower.special_names,
-            {
-                **side.info,
-                "method": name,
-                "options": {**self._options, "steps": steps, "rule": rule},
-            },
-            getattr(side, "picture", None),
+            first=vectors[k:],
+            names=side.names,
+            kind=side.info["kind"],
+            method=name,
+            options={**self._options, "steps": steps, "rule": rule},
+            info=side.info,
+            picture=getattr(side, "picture", None),
+            special=vectors[:k],
+            special_names=self.tower.special_names,
+            ends=side.embed(empty_and_full(side.n)),
         )
 
     @torch.no_grad()

@@ -5,47 +5,14 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
+from fixlip.checks import one_of
 from fixlip.encoders.opened import Tower
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.explainers.maps import Factor, FactorPair
+from fixlip.sampler import empty_and_full
+from fixlip.solver import Factor
 
 Side = ImageSide | TextSide
 VARIANTS = {"output": "itsm-o", "hidden": "itsm-h"}
-
-
-def explain(
-    image_side: Side,
-    text_side: Side,
-    *,
-    variant: str = "output",
-    layer: int = -1,
-    normalise: bool = True,
-    scale: float = 1.0,
-) -> FactorPair:
-    """Similarities of the players of two sides, image and caption or any two of one encoder.
-
-    Parameters
-    ----------
-    image_side, text_side : ImageSide or TextSide
-    scale : float
-        Multiplies the map.
-    variant, layer, normalise
-        As in `factor`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fixlip import load
-    >>> encoder = load("demo-clip", device="cpu")
-    >>> picture = np.zeros((48, 48, 3), np.uint8)
-    >>> explain(encoder.image(picture), encoder.text("a red star")).cross.shape
-    (36, 3)
-    """
-    image, text = (
-        factor(side, variant=variant, layer=layer, normalise=normalise)
-        for side in (image_side, text_side)
-    )
-    return FactorPair(image, text, scale)
 
 
 @torch.no_grad()
@@ -80,24 +47,26 @@ def factor(
     Sammani, Joukovsky and Deligiannis, Visualizing and Understanding Contrastive Learning, IEEE
     TIP 2023; both variants as in section 4.2 of the exCLIP paper (TMLR 2025).
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant {variant!r} is unknown; expected one of {tuple(VARIANTS)}")
+    one_of("variant", variant, VARIANTS)
     tower = Tower(side, layer)
     states = tower.run(tower.hidden) if variant == "output" else tower.hidden
     tokens = tower.project(states)[0]  # (T, D)
     if normalise:
         tokens = normalize(tokens, dim=-1)
-    vectors = (tower.rows.double() @ tokens.cpu().double()).numpy()  # (k + n, D)
+    vectors = tower.rows.double() @ tokens.cpu().double()  # (k + n, D)
     k = len(tower.special_names)
     options = {"normalise": normalise}
     if variant == "hidden":
         options["layer"] = tower.layer
     return Factor(
-        vectors[k:],
-        side.names,
-        side.info["kind"],
-        vectors[:k],
-        tower.special_names,
-        {**side.info, "method": VARIANTS[variant], "options": options},
-        getattr(side, "picture", None),
+        first=vectors[k:],
+        names=side.names,
+        kind=side.info["kind"],
+        method=VARIANTS[variant],
+        options=options,
+        info=side.info,
+        picture=getattr(side, "picture", None),
+        special=vectors[:k],
+        special_names=tower.special_names,
+        ends=side.embed(empty_and_full(side.n)),
     )

@@ -8,10 +8,19 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import torch
 
-from fixlip.explainers.maps import Factor, FactorPair
-from fixlip.sampler import Side, bernoulli, embed_masks, pair_scale, side_seeds
+from fixlip.checks import number, one_of, whole
+from fixlip.explanation import Explanation
+from fixlip.sampler import (
+    Side,
+    bernoulli,
+    embed_masks,
+    empty_and_full,
+    pair_scale,
+    side_seeds,
+)
 from fixlip.solver.leastsquares import Columns, LeastSquares
 
 Samples = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # z_a, z_b, score, weight
@@ -29,8 +38,9 @@ def explain(
     epochs: int = 100,
     batch_size: int = 32,
     seed: int = 0,
-    scale: float = 1.0,
-) -> FactorPair:
+    scale: float | None = None,
+    bias: float | None = None,
+) -> Explanation:
     """Fit the bilinear surrogate of a pair's cosine.
 
     Minimises mean_i pi_i (cos_i - phi_i)^2 + weight_decay / 2 |V|^2, where pi_i is the mean of both
@@ -58,14 +68,14 @@ def explain(
         Of "sgd". The paper does not say how many epochs, nor the size of a batch: ours.
     seed : int
         Of the masks, and of the order of the samples.
-    scale : float
-        Of the map: 1 explains the cosine.
+    scale, bias : float, optional
+        Of the game, as in `fixlip.pair`: scale=1, bias=0 explain the cosine.
 
     Returns
     -------
-    FactorPair
-        Of its ``full``, the constant is the entry [0, 0]. W belongs to the pair: the factors do
-        not pair with those of other inputs.
+    Explanation
+        W as image-text interactions, and nothing else; the surrogate's constant is in ``info``. W
+        belongs to the pair: there are no factors that would pair with other inputs.
 
     Raises
     ------
@@ -83,14 +93,14 @@ def explain(
     >>> class Toy:
     ...     n, names = 2, ("a", "b")
     ...     def embed(self, masks): return masks.double()
-    >>> pair = explain(Toy(), Toy(), weight_decay=1e-9)  # <z, y> = sum of z_i y_i
-    >>> pair.cross.round(3).tolist()
+    >>> found = explain(Toy(), Toy(), weight_decay=1e-9)  # <z, y> = sum of z_i y_i
+    >>> found.cross.round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     _check(fit, samples, drop, weight_decay, learning_rate, epochs, batch_size)
     sides = (image_side, text_side)
     infos = [dict(getattr(side, "info", {})) for side in sides]
-    pair_scale(*infos)  # raises where the models differ
+    scale, bias = pair_scale(*infos, scale=scale, bias=bias)
     data, (empty_value, grand_value) = _sample(sides, samples, drop, seed)
     z_a, z_b, score, weight = data
     roots = math.sqrt(image_side.n), math.sqrt(text_side.n)
@@ -116,27 +126,30 @@ def explain(
     }
     if fit == "sgd":
         options |= {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size}
-    # W = W I, and the constant in a dimension of its own: width n_T + 1
-    vectors = (
-        torch.nn.functional.pad(W, (1, 0)),
-        torch.nn.functional.pad(torch.eye(text_side.n, dtype=W.dtype), (1, 0)),
+    n_I, n = image_side.n, image_side.n + text_side.n
+    e2 = np.zeros((n, n))
+    e2[:n_I, n_I:] = scale * W.numpy()
+    return Explanation(
+        e0=0.0,
+        e1=np.zeros(n),
+        e2=e2 + e2.T,
+        players=tuple(map(str, (*image_side.names, *text_side.names))),
+        n_image=n_I,
+        empty_value=scale * empty_value + bias,
+        grand_value=scale * grand_value + bias,
+        info={
+            "image": infos[0],
+            "text": infos[1],
+            "fit": {
+                "method": "lime",
+                **options,
+                "constant": constant,
+                "scale": scale,
+                "bias": bias,
+            },
+        },
+        picture=getattr(image_side, "picture", None),
     )
-    special = torch.eye(1, 1 + text_side.n, dtype=W.dtype)
-    image, text = (
-        Factor(
-            part.numpy(),
-            tuple(map(str, side.names)),
-            info.get("kind", kind),
-            first.numpy(),
-            ("constant",),
-            {**info, "method": "lime", "options": options},
-            getattr(side, "picture", None),
-        )
-        for side, info, kind, part, first in zip(
-            sides, infos, ("image", "text"), vectors, (constant * special, special), strict=True
-        )
-    )
-    return FactorPair(image, text, scale, scale * empty_value, scale * grand_value)
 
 
 def _sample(
@@ -146,8 +159,9 @@ def _sample(
     masks, embeddings, ends = [], [], []
     for side, own in zip(sides, side_seeds(seed), strict=True):
         drawn = bernoulli(side.n, samples, p=1 - drop, seed=own, antithetic=False).masks
-        both = torch.tensor([[False], [True]]).expand(2, side.n)  # nothing and everything kept
-        rows = embed_masks(side, torch.cat([drawn, both])).cpu().double()  # (samples + 2, D)
+        rows = (
+            embed_masks(side, torch.cat([drawn, empty_and_full(side.n)])).cpu().double()
+        )  # (samples + 2, D)
         masks.append(drawn.double())
         embeddings.append(rows[:-2])
         ends.append(rows[-2:])
@@ -218,14 +232,10 @@ def _check(
     epochs: int,
     batch_size: int,
 ) -> None:
-    if fit not in ("exact", "sgd"):
-        raise ValueError(f'fit must be "exact" or "sgd", got {fit!r}')
-    if not 0 < drop < 1:
+    one_of("fit", fit, ("exact", "sgd"))
+    if not 0 < number("drop", drop) < 1:
         raise ValueError(f"drop is a probability between 0 and 1, got {drop!r}")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay must be a number of 0 or more, got {weight_decay!r}")
-    if not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a number above 0, got {learning_rate!r}")
+    number("weight_decay", weight_decay, at_least=0)
+    number("learning_rate", learning_rate, above=0)
     for name, count in (("samples", samples), ("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be a whole number of 1 or more, got {count!r}")
+        whole(name, count)

@@ -7,26 +7,23 @@ Every explainer also stands by itself in `fixlip.explainers`. Here they meet: on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
 
-from fixlip.checks import per_side
+from fixlip.checks import one_of, per_side
 from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm, lime
-from fixlip.explainers.maps import Factor, FactorPair
-from fixlip.explainers.values import SOURCES
 from fixlip.explanation import Explanation
 from fixlip.games.estimate import estimate
 from fixlip.games.game import Game
-from fixlip.sampler import Sweep, pair_scale, side_seeds, sweep
-from fixlip.solver import solve
+from fixlip.sampler import Sweep, side_seeds, sweep
+from fixlip.solver import Factor, pair, solve
 
 if TYPE_CHECKING:
     from fixlip.encoders.sides import ImageSide, TextSide
 
+SOURCES = {"order 1": 1, "order 2": 2}
 FIRST_ORDER = ("GAME", "Grad-ECLIP", "Shapley values", "Banzhaf values")
 METHODS = (
     *FIRST_ORDER,
@@ -40,7 +37,7 @@ METHODS = (
     "FIxLIP",
 )
 
-Halves = dict[tuple, Sweep | Factor]
+Cache = dict[tuple, Sweep | Factor]
 
 
 def explain_all(
@@ -55,7 +52,7 @@ def explain_all(
     steps: int = 50,
     source: str = "order 1",
     seed: int = 0,
-    halves: Halves | None = None,
+    cache: Cache | None = None,
 ) -> dict[str, Explanation]:
     """Explain one pair by many methods.
 
@@ -85,8 +82,8 @@ def explain_all(
         faithfulness, or from the interactions of order 2, as in the published pointing game.
     seed : int
         The same seed gives the same explanations.
-    halves : dict, optional
-        Where the work on single sides is kept: calls with the same dictionary and other options
+    cache : dict, optional
+        Where the work on single sides is stored: calls with the same dictionary and other options
         unchanged do not repeat it for a side they have seen, one image with many captions.
 
     Returns
@@ -109,74 +106,96 @@ def explain_all(
     """
     if unknown := [name for name in methods if name not in METHODS]:
         raise ValueError(f"unknown methods {unknown}: the methods are {', '.join(METHODS)}")
-    if source not in SOURCES:
-        raise ValueError(f'source must be "order 1" or "order 2", got {source!r}')
-    weights = (p,) if isinstance(p, int | float) else tuple(p)
-    sides = image_side, text_side
-    scale, bias = pair_scale(*(getattr(side, "info", {}) for side in sides))
-    asked = _Asked(*sides, scale=scale, bias=bias)
-    kept: Halves = {} if halves is None else halves
-
-    def both(key: tuple, make: Callable[[int], Sweep | Factor]) -> list:
-        """What `make` gives for the image (0) and for the text (1), made once per side."""
-        found = []
-        for k, side in enumerate(sides):
-            where = (side, k, *key)  # the side itself, so that it stays alive
-            if where not in kept:
-                kept[where] = make(k)
-            found.append(kept[where])
-        return found
-
-    @cache  # with source="order 2" two methods ask for the same fit
-    def interactions(q: float, order: int = 2) -> Explanation:
-        counts, seeds = per_side("masks", masks), side_seeds(seed)
-        swept = both(
-            ("sweep", q, counts, seed),
-            lambda k: sweep(sides[k], masks=counts[k], p=q, seed=seeds[k]),
-        )
-        return solve(*swept, order=order, errors=False)
-
-    @cache
-    def shapley(order: int) -> Explanation:
-        return estimate(asked, index="shapley", masks=joint, order=order, seed=seed)
-
-    def pair(module: ModuleType, **options: object) -> Explanation:
-        key = (module.__name__, *options.items())
-        return FactorPair(
-            *both(key, lambda k: module.factor(sides[k], **options)), scale
-        ).to_explanation()
-
-    calls: dict[str, Callable[[], Explanation]] = {
-        "GAME": lambda: generic_attention.explain(*sides).to_explanation(),
-        "Grad-ECLIP": lambda: grad_eclip.explain(*sides).to_explanation(),
-        "Shapley values": lambda: _values(shapley(SOURCES[source])),
-        "Banzhaf values": lambda: _values(interactions(0.5, SOURCES[source])),
-        "ITSM-O": lambda: pair(itsm, variant="output"),
-        "ITSM-H": lambda: pair(itsm, variant="hidden"),
-        "InteractionCAM": lambda: pair(icam),
-        "InteractionLIME": lambda: lime.explain(
-            *sides, samples=samples, seed=seed, scale=scale
-        ).to_explanation(),
-        "exCLIP": lambda: pair(exclip, steps=steps),
-        "exCLIP, layer 0": lambda: pair(exclip, steps=max(steps // 5, 1), layer=0, rule="midpoint"),
-        "Shapley interactions": lambda: shapley(2),
-        **{f"FIxLIP p={q:g}": partial(interactions, q) for q in weights},
-    }
-    return {name: call() for name, call in calls.items() if name.split(" p=")[0] in methods}
-
-
-def _values(explanation: Explanation) -> Explanation:
-    """The first-order attributions of an explanation, as one without pairs."""
-    e0, q = explanation.e0, explanation.keep_probability
-    if explanation.info["fit"].get("index") != "shapley":  # that one stays exact where all is gone
-        e0 -= float(q @ explanation.e2 @ q) / 2  # z_i z_j is p z_i + p z_j - p^2 to first order
-    return replace(
-        explanation, e0=e0, e1=explanation.attributions(), e2=0 * explanation.e2, deviations=None
+    one_of("source", source, SOURCES)
+    task = _Task(
+        (image_side, text_side),
+        counts=per_side("masks", masks),
+        joint=joint,
+        samples=samples,
+        steps=steps,
+        order=SOURCES[source],
+        seed=seed,
+        cache={} if cache is None else cache,
     )
+    found = {name: run(task) for name, run in _RUNS.items() if name in methods}
+    if "FIxLIP" in methods:
+        weights = (p,) if isinstance(p, int | float) else tuple(p)
+        found |= {f"FIxLIP p={q:g}": task.interactions(q) for q in weights}
+    return found
 
 
-class _Asked(Game):
-    """The joint game; it remembers its last answer, as two methods ask for the same masks."""
+class _Task:
+    """One pair to explain, the budgets, and the work that several methods share."""
+
+    def __init__(
+        self,
+        sides: tuple[ImageSide, TextSide],
+        *,
+        counts: tuple[int, int],
+        joint: int,
+        samples: int,
+        steps: int,
+        order: int,
+        seed: int,
+        cache: Cache,
+    ) -> None:
+        self.sides, self.counts, self.joint, self.samples = sides, counts, joint, samples
+        self.steps, self.order, self.seed, self.cache = steps, order, seed, cache
+        self.game = _RememberingGame(*sides)
+        self._found: dict[tuple, Explanation] = {}  # with order 2, two methods want the same fit
+
+    def factors(self, module: ModuleType, **options: object) -> Explanation:
+        """The pairing of both sides' factors by one of the explainers."""
+        key = (module.__name__, *options.items())
+        return pair(*self._both(key, lambda k: module.factor(self.sides[k], **options)))
+
+    def interactions(self, p: float, order: int = 2) -> Explanation:
+        """FIxLIP from a sweep of each side."""
+        if ("banzhaf", p, order) not in self._found:
+            seeds = side_seeds(self.seed)
+
+            def swept(k: int) -> Sweep:
+                return sweep(self.sides[k], masks=self.counts[k], p=p, seed=seeds[k])
+
+            sweeps = self._both(("sweep", p, self.counts, self.seed), swept)
+            self._found["banzhaf", p, order] = solve(*sweeps, order=order, errors=False)
+        return self._found["banzhaf", p, order]
+
+    def shapley(self, order: int) -> Explanation:
+        """Shapley values or interactions from joint masks."""
+        if ("shapley", order) not in self._found:
+            self._found["shapley", order] = estimate(
+                self.game, index="shapley", masks=self.joint, order=order, seed=self.seed
+            )
+        return self._found["shapley", order]
+
+    def _both(self, key: tuple, make: Callable[[int], Sweep | Factor]) -> list:
+        """What `make` gives for the image (0) and for the text (1), made once per side."""
+        for k, side in enumerate(self.sides):
+            if (side, k, *key) not in self.cache:  # the side itself, so that it stays alive
+                self.cache[side, k, *key] = make(k)
+        return [self.cache[side, k, *key] for k, side in enumerate(self.sides)]
+
+
+_RUNS: dict[str, Callable[[_Task], Explanation]] = {
+    "GAME": lambda task: generic_attention.explain(*task.sides),
+    "Grad-ECLIP": lambda task: grad_eclip.explain(*task.sides),
+    "Shapley values": lambda task: task.shapley(task.order).first_order(),
+    "Banzhaf values": lambda task: task.interactions(0.5, task.order).first_order(),
+    "ITSM-O": lambda task: task.factors(itsm, variant="output"),
+    "ITSM-H": lambda task: task.factors(itsm, variant="hidden"),
+    "InteractionCAM": lambda task: task.factors(icam),
+    "InteractionLIME": lambda task: lime.explain(*task.sides, samples=task.samples, seed=task.seed),
+    "exCLIP": lambda task: task.factors(exclip, steps=task.steps),
+    "exCLIP, layer 0": lambda task: task.factors(
+        exclip, steps=max(task.steps // 5, 1), layer=0, rule="midpoint"
+    ),
+    "Shapley interactions": lambda task: task.shapley(2),
+}
+
+
+class _RememberingGame(Game):
+    """The joint game; two methods ask for the same masks, so it remembers its last values."""
 
     _last: tuple[torch.Tensor, torch.Tensor] | None = None
 

@@ -6,31 +6,25 @@ row by row, then the text players. Numbers are float64 numpy arrays in units of 
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from fixlip.explanation.terms import Terms, flatten, unflatten
+from fixlip.files import read_arrays, write_arrays
+
 if TYPE_CHECKING:
     from shapiq import InteractionValues
 
-FORMAT = "fixlip-explanation-1"
+FORMAT = "fixlip-explanation-2"
 Player = int | str
-
-
-class Terms(NamedTuple):
-    """Something of every term: a number, (n,) and (n, n)."""
-
-    e0: float
-    e1: np.ndarray
-    e2: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,11 +110,11 @@ class Explanation:
         >>> e.value(np.array([[False, False], [True, False], [True, True]])).tolist()
         [1.0, 3.0, 11.0]
         """
-        z = self._as_numbers(masks)
+        z = self.checked(masks)
         return self.e0 + z @ self.e1 + ((z @ self.e2) * z).sum(1) / 2
 
-    def _as_numbers(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
-        """Masks (m, n) as 0 and 1, after checking them."""
+    def checked(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
+        """Masks (m, n), bool, as numbers 0 and 1; an error where they are not of this game."""
         masks = np.asarray(masks)
         if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != self.n:
             raise ValueError(
@@ -136,6 +130,35 @@ class Explanation:
         game when the player joins the players that are kept with probability p.
         """
         return self.e1 + self.e2 @ self.keep_probability
+
+    def first_order(self) -> Explanation:
+        """The `attributions` as an explanation of its own, without pair terms.
+
+        The fit of order 1 to this explanation: the best one under the same p (for Shapley
+        interactions, the one that is exact where everything is removed). Error bars go with it.
+
+        Examples
+        --------
+        >>> e = Explanation(0.0, np.zeros(2), np.array([[0, 4.0], [4.0, 0]]), ("a", "b"), 1)
+        >>> e.first_order().e1.tolist(), e.first_order().e0
+        ([2.0, 2.0], -1.0)
+        """
+        p = self.keep_probability
+        # z_i z_j is p_j z_i + p_i z_j - p_i p_j to first order
+        constant = 0.0 if self.info.get("fit", {}).get("index") == "shapley" else 0.5
+
+        def reduced(terms: Terms) -> Terms:
+            e0 = terms.e0 - constant * float(p @ terms.e2 @ p)
+            return Terms(e0, terms.e1 + terms.e2 @ p, np.zeros_like(terms.e2))
+
+        rows = self.deviations
+        if rows is not None and len(rows):
+            each = (reduced(unflatten(row, self.n)) for row in rows.astype(float))
+            rows = np.stack([flatten(np.float64(t.e0), t.e1, t.e2) for t in each])
+            rows = rows.astype(np.float32)
+        e0, e1, e2 = reduced(Terms(self.e0, self.e1, self.e2))
+        kept = {f.name: getattr(self, f.name) for f in fields(Explanation)}
+        return Explanation(**kept | {"e0": e0, "e1": e1, "e2": e2, "deviations": rows})
 
     def given(self, player: Player | Sequence[Player]) -> np.ndarray:
         """Interactions of one player (or the sum over several) with the players of the other side.
@@ -213,8 +236,7 @@ class Explanation:
         """
         if self.deviations is None:
             return None
-        spread = np.sqrt(np.square(self.deviations.astype(float)).sum(0))
-        return self._terms(spread)
+        return unflatten(np.sqrt(np.square(self.deviations.astype(float)).sum(0)), self.n)
 
     def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
         """Standard error of anything computed from the terms, by the same groups of masks.
@@ -234,60 +256,33 @@ class Explanation:
             )
         here = np.asarray(quantity(self), float)
         total = np.zeros_like(here)
-        for there in self._moved():
-            total += np.square(np.asarray(quantity(there), float) - here)
+        for row in range(len(self.deviations)):
+            total += np.square(np.asarray(quantity(self.shifted(row)), float) - here)
         return np.sqrt(total)
 
-    def _moved(self) -> Iterator[Explanation]:
-        """The explanation with what one group of masks adds to it: image groups, then text."""
-        for row in self.deviations.astype(float):
-            d = self._terms(row)
-            yield replace(self, e0=self.e0 + d.e0, e1=self.e1 + d.e1, e2=self.e2 + d.e2)
-
-    def _terms(self, row: np.ndarray) -> Terms:
-        """Constant, first-order terms and pairs from one row: e0, e1, pairs i < j."""
-        e2 = np.zeros((self.n, self.n))
-        i, j = np.triu_indices(self.n, 1)
-        e2[i, j] = e2[j, i] = row[1 + self.n :]
-        return Terms(float(row[0]), row[1 : 1 + self.n], e2)
+    def shifted(self, row: int) -> Explanation:
+        """The explanation with one row of ``deviations`` added to its terms."""
+        d = unflatten(self.deviations[row].astype(float), self.n)
+        return replace(self, e0=self.e0 + d.e0, e1=self.e1 + d.e1, e2=self.e2 + d.e2)
 
     # --- files -----------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write everything to one file, .npz or .safetensors by its ending; no pickle.
+        """Write everything to one .safetensors file.
 
         The file appears whole or not at all. `load` gives back the same bits.
         """
-        path = Path(path)
-        arrays = {name: np.ascontiguousarray(a) for name, a in self._arrays().items()}
-        about = json.dumps(
-            {
-                "format": FORMAT,
-                "players": self.players,
-                "n_image": self.n_image,
-                "p": self.p,
-                "info": self.info,
-            }
-        )
-        if path.suffix not in (".npz", ".safetensors"):
-            raise ValueError(f"{path.name}: end the name in .npz or .safetensors")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                if path.suffix == ".npz":
-                    np.savez(file, about=np.array(about), **arrays)
-                else:
-                    from safetensors.numpy import save
+        about = {
+            "format": FORMAT,
+            "class": f"{type(self).__module__}.{type(self).__name__}",
+            "players": self.players,
+            "n_image": self.n_image,
+            "p": self.p,
+            "info": self.info,
+        }
+        return write_arrays(path, self.arrays(), about)
 
-                    file.write(save(arrays, metadata={"about": about}))
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        return path
-
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """What a file keeps beside the text."""
         scalars = np.array([self.e0, self.empty_value, self.grand_value])
         arrays = {"scalars": scalars, "e1": self.e1, "e2": self.e2}
@@ -295,7 +290,25 @@ class Explanation:
         return arrays | {name: a for name, a in optional.items() if a is not None}
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Explanation:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Explanation:
+        """Make an explanation of what `arrays` and the text of a file hold."""
+        e0, empty_value, grand_value = arrays["scalars"].tolist()
+        return cls(
+            e0=e0,
+            e1=arrays["e1"],
+            e2=arrays["e2"],
+            players=tuple(about["players"]),
+            n_image=about["n_image"],
+            p=tuple(about["p"]),
+            empty_value=empty_value,
+            grand_value=grand_value,
+            info=about["info"],
+            picture=arrays.get("picture"),
+            deviations=arrays.get("deviations"),
+        )
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> Explanation:
         """Read what `save` wrote: of a product explanation, a `ProductExplanation`.
 
         Raises
@@ -309,34 +322,17 @@ class Explanation:
         if not path.is_file():
             raise FileNotFoundError(f"no explanation at {path}")
         try:
-            arrays, about = _read(path)
-            about = json.loads(about)
+            arrays, about = read_arrays(path)
             if about["format"] != FORMAT:
-                raise ValueError(about["format"])
-            e0, empty_value, grand_value = arrays["scalars"].tolist()
-            explanation = Explanation(
-                e0=e0,
-                e1=arrays["e1"],
-                e2=arrays["e2"],
-                players=tuple(about["players"]),
-                n_image=about["n_image"],
-                p=tuple(about["p"]),
-                empty_value=empty_value,
-                grand_value=grand_value,
-                info=about["info"],
-                picture=arrays.get("picture"),
-                deviations=arrays.get("deviations"),
-            )
-            if "image_terms" not in arrays:
-                return explanation
-            from fixlip.solver.product import with_arrays
-
-            return with_arrays(explanation, arrays)
+                raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
+            room, _, name = about["class"].rpartition(".")
+            if not room.startswith("fixlip."):
+                raise ValueError(f"its class is {about['class']!r}")
+            return getattr(importlib.import_module(room), name).from_arrays(arrays, about)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{path} is not a whole explanation file ({reason}): it was cut off, changed, or "
-                f"written by something else; write it again with Explanation.save ({FORMAT})"
+                f"{path} is not a whole explanation file: {error}; write it again with "
+                "Explanation.save"
             ) from None
 
     # --- exchange --------------------------------------------------------------------------
@@ -390,15 +386,3 @@ class Explanation:
                     raise ValueError(f"order {len(key)} is too high: an Explanation has order 2")
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
         return Explanation(e0, e1, e2, names, n_image, p)
-
-
-def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """Arrays and the JSON text of a file in either format."""
-    if zipfile.is_zipfile(path):
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return arrays, str(arrays.pop("about"))
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()["about"]

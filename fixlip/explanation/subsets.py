@@ -86,7 +86,7 @@ def score(explanation: Explanation, masks: torch.Tensor | np.ndarray) -> np.ndar
     [2.0, 10.0]
     """
     _check(explanation)
-    return _scores(explanation.e1, explanation.e2, explanation._as_numbers(masks))
+    return _scores(explanation.e1, explanation.e2, explanation.checked(masks))
 
 
 def starting_players(explanation: Explanation, k: int = 19) -> list[int]:

@@ -6,12 +6,11 @@ nothing of: here a game is asked mask by mask, and every answer costs one of the
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 
-from fixlip.checks import boolean_masks
+from fixlip.checks import boolean_masks, one_of, warn
 from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
@@ -22,6 +21,7 @@ from fixlip.sampler import (
     check_counts,
     distinct_rows,
     draw,
+    empty_and_full,
     enumerate_masks,
     shapley_masks,
 )
@@ -94,15 +94,12 @@ def estimate(
     (0.0, [0.0, 0.0], np.float64(1.0))
     """
     n = count_players(game, n)
-    if index not in ("banzhaf", "shapley"):
-        raise ValueError(f'index must be "banzhaf" or "shapley", got {index!r}')
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order!r}")
+    one_of("index", index, ("banzhaf", "shapley"))
+    one_of("order", order, (1, 2))
     sample = _sample(n, masks, index, p, seed, sampling)
     p = sample.p if index == "banzhaf" else 0.5
 
-    ends = torch.tensor([[False], [True]]).expand(2, n)  # empty and full
-    wanted = torch.cat([sample.masks, ends])  # (m + 2, n)
+    wanted = torch.cat([sample.masks, empty_and_full(n)])  # (m + 2, n)
     first, group = distinct_rows(wanted.numpy())
     answers = ask(game, wanted[torch.from_numpy(first)])[torch.from_numpy(group)]  # (m + 2,)
     values, (empty, full) = answers[:-2], answers[-2:].tolist()
@@ -194,16 +191,14 @@ def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: floa
     rank = int(torch.linalg.matrix_rank(X.T @ X, hermitian=True)) if X.any() else 0
     needed = n if index == "banzhaf" else n - 1
     if rank < needed:
-        warnings.warn(
+        warn(
             f"{len(masks)} masks leave {needed - rank} of {needed} first-order terms undetermined "
             "(players that are always or never kept, or always together): they are guesses. Use "
-            "more masks, or a p nearer to 0.5.",
-            stacklevel=3,
+            "more masks, or a p nearer to 0.5."
         )
     terms = n - 1 + n * (n - 1) // 2
     if index == "shapley" and order == 2 and ridge == 0 and len(masks) < terms:
-        warnings.warn(
+        warn(
             f"{len(masks)} masks do not determine {terms} terms; plain least squares gives the "
-            "smallest of many solutions. Use more masks or ridge='auto'.",
-            stacklevel=3,
+            "smallest of many solutions. Use more masks or ridge='auto'."
         )

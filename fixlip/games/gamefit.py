@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from fixlip.sampler import MaskSample, Sweep
-from fixlip.solver.fit import DRAWS, Problem, Side, check_fit
+from fixlip.explanation import flatten
+from fixlip.sampler import MaskSample
+from fixlip.solver.errors import (
+    DRAWS,
+    copies,
+    corrected_residual,
+    leverage,
+    members,
+    prior_errors,
+    residuals,
+    shrinkage,
+)
+from fixlip.solver.fit import check_fit
 from fixlip.solver.leastsquares import Columns, LeastSquares
+from fixlip.solver.polynomial import Design, Problem
 
 Terms = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
 
@@ -40,39 +52,42 @@ def fit_game(
         keeps them.
     """
     check_fit(order, ridge)
-    side = Side(Sweep(sample, values[:, None], values[:0, None], (), {"kind": "game"}))
+    design = Design(sample, values[:, None], "game")
     fit = _banzhaf_fit if ends is None else _shapley_fit
-    (e0, e1, e2), *moved = fit(side, values, order, ridge, ends)
-    i, j = torch.triu_indices(sample.n, sample.n, 1)
-    rows = [torch.cat([d0[None], d1, d2[i, j]]).T for d0, d1, d2 in moved]  # (k, 1 + n + pairs)
+    (e0, e1, e2), *errors = fit(design, values, order, ridge, ends)
+    rows = [flatten(d0, d1.T, d2.permute(2, 0, 1)) for d0, d1, d2 in errors]  # (k, terms)
     return float(e0[0]), e1[:, 0], e2[..., 0], torch.cat(rows)
 
 
 def _banzhaf_fit(
-    side: Side, values: torch.Tensor, order: int, ridge: float | str, _: None
+    design: Design, values: torch.Tensor, order: int, ridge: float | str, _: None
 ) -> list[Terms]:
     """Terms of the values; what each group of masks adds to them; what the penalty took."""
-    mean = side.w @ values  # where masks are few, the constant comes first
+    mean = design.w @ values  # where masks are few, the constant comes first
     Y = values[:, None] - mean
-    everyone = torch.arange(side.n)
-    problem = Problem(side, everyone, everyone[: side.n * (order == 2)], ridge, Y)
+    everyone = torch.arange(design.n)
+    problem = Problem(design, everyone, everyone[: design.n * (order == 2)], ridge, Y)
     e0, e1, e2 = problem.terms(Y)
-    found = [(e0 + mean, e1, e2), problem.terms(problem.residual(Y) * side.members())]
-    shrunk = problem.shrinkage(Y)
+    found = [(e0 + mean, e1, e2), problem.terms(residuals(problem, Y) * members(design))]
+    shrunk = shrinkage(problem, Y)
     return found if shrunk is None else [*found, shrunk]
 
 
 def _shapley_fit(
-    side: Side, values: torch.Tensor, order: int, ridge: float | str, ends: tuple[float, float]
+    design: Design,
+    values: torch.Tensor,
+    order: int,
+    ridge: float | str,
+    ends: tuple[float, float],
 ) -> list[Terms]:
     """The same among the polynomials that meet both ends."""
     # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
-    Z, n = side.sample.masks.double(), side.n
+    Z, n = design.sample.masks.double(), design.n
     share = Z.mean(1)  # (m,)
     X = (2 * Z - 1)[:, : n if order == 2 else 0]
     empty, full = ends
     Y = (values - empty - share * (full - empty))[:, None]
-    problem = LeastSquares(Z - share[:, None], Columns(X[:, :0], X, shift=1.0), side.w)
+    problem = LeastSquares(Z - share[:, None], Columns(X[:, :0], X, shift=1.0), design.w)
     penalty = problem.choose(Y)[0] if ridge == "auto" else float(ridge)
     i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
 
@@ -82,13 +97,14 @@ def _shapley_fit(
         return free.new_zeros(free.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
 
     solution = problem.solve(Y, penalty)
-    residual = problem.residual(Y, solution, problem.leverage(penalty) * side.copies())
+    each = leverage(problem, penalty) * copies(design)
+    residual = corrected_residual(problem, Y, solution, each)
     e0, e1, e2 = monomials(*solution)
     found = [
         (e0 + empty, e1 + (full - empty) / n, e2),
-        monomials(*problem.solve(residual * side.members(), penalty)),
+        monomials(*problem.solve(residual * members(design), penalty)),
     ]
     if penalty and len(i):
-        free, pairs = problem.shrinkage(Y, penalty, DRAWS)
+        free, pairs = prior_errors(problem, Y, penalty)
         found.append(monomials(free / DRAWS**0.5, pairs / DRAWS**0.5))
     return found

@@ -16,9 +16,9 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.stats import rankdata
 
-from fixlip.explanation import Explanation, Terms
+from fixlip.explanation import Explanation, Terms, unflatten
 from fixlip.sampler import Sweep
-from fixlip.solver.fit import FEW
+from fixlip.solver.polynomial import MIN_MASKS_PER_TERM
 
 PARTS = ("cross", "image", "text", "first")
 DRAWS = 200  # of errors, for the standard error of a rank correlation
@@ -148,7 +148,9 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
         i, j = np.triu_indices(shares.shape[1], 1)
         rows_of = [
             np.concatenate([[d.e0], d.e1, d.e2[i, j]])
-            for d in (_summed(explanation._terms(row), shares) for row in deviations.astype(float))
+            for d in (
+                _summed(unflatten(row, explanation.n), shares) for row in deviations.astype(float)
+            )
         ]
         deviations = np.array(rows_of, np.float32).reshape(len(rows_of), 1 + len(terms.e1) + len(i))
     cells = {"players": CELLS, "grid": [rows, columns], "owner": list(range(rows * columns))}
@@ -337,7 +339,7 @@ def _drawn(explanation: Explanation, rng: np.random.Generator) -> Explanation:
     if explanation.deviations is None:
         raise ValueError("this explanation was made without error bars: solve(..., errors=True)")
     groups = rng.standard_normal(len(explanation.deviations))
-    d = explanation._terms(groups @ explanation.deviations.astype(float))
+    d = unflatten(groups @ explanation.deviations.astype(float), explanation.n)
     e0, e1, e2 = explanation.e0 + d.e0, explanation.e1 + d.e1, explanation.e2 + d.e2
     return replace(explanation, e0=e0, e1=e1, e2=e2)
 
@@ -465,11 +467,12 @@ def _check_fit(explanation: Explanation) -> dict:
             "on_common_grid, or play with blocks"
         )
     for side, n in (("image", explanation.n_image), ("text", explanation.n_text)):
-        few = fit["ridge"] == "auto" and info[side]["masks"] < FEW * (n + 1)
+        enough = MIN_MASKS_PER_TERM * (n + 1)
+        few = fit["ridge"] == "auto" and info[side]["masks"] < enough
         if few and not _listed(explanation, side):
             warnings.warn(
                 f"{info[side]['masks']} masks of {n} {side} players are so few that first-order "
-                f"terms were shrunk and their shares are too small: take {FEW * (n + 1)} or more",
+                f"terms were shrunk and their shares are too small: take {enough} or more",
                 stacklevel=3,
             )
     return fit

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 
 import numpy as np
 import torch
 from scipy.special import comb
 from scipy.stats import binom
 
-from fixlip.checks import one_of, probability
+from fixlip.checks import one_of, probability, warn
 from fixlip.sampler.masks import MAX_ENUMERATED, MaskSample, check_counts, distinct_rows
 
 
@@ -49,7 +48,7 @@ def distinct(
     check_counts(n, m)
     p = probability(p)
     if n <= MAX_ENUMERATED and m > 2**n:
-        warnings.warn(f"{n} players have only {2**n} masks, not {m}: using all", stacklevel=2)
+        warn(f"{n} players have only {2**n} masks, not {m}: using all")
         m = 2**n
 
     masks, weights = _distinct_by_size(n, m, binom.pmf(np.arange(n + 1), n, p), seed, weighting)
@@ -92,7 +91,7 @@ def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> 
     if n < 2:
         raise ValueError("one player has no mask that is neither empty nor full: give 2 or more")
     if n <= MAX_ENUMERATED and m > 2**n - 2:
-        warnings.warn(f"{n} players have {2**n - 2} such masks, not {m}: using all", stacklevel=2)
+        warn(f"{n} players have {2**n - 2} such masks, not {m}: using all")
         m = 2**n - 2
     sizes = np.arange(1, n)
     mass = np.zeros(n + 1)

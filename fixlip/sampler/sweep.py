@@ -6,7 +6,6 @@ of them. This file knows no model: a side is anything with ``n``, ``names`` and 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from fixlip.checks import boolean_masks, one_of, out_of_memory, whole
+from fixlip.checks import boolean_masks, one_of, out_of_memory, warn, whole
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
     MAX_ENUMERATED,
@@ -267,10 +266,7 @@ def embed_masks(
                 if len(batch) == 1 or not out_of_memory(error):
                     raise
                 size = len(batch) // 2
-                warnings.warn(
-                    f"{len(batch)} masks at once do not fit in memory: going on with {size}",
-                    stacklevel=3,
-                )
+                warn(f"{len(batch)} masks at once do not fit in memory: going on with {size}")
                 continue
             done.append(_check_rows(rows, len(batch)))
             start += len(batch)

@@ -126,7 +126,7 @@ class LeastSquares:
         """
         if not len(self.values):
             return 0.0, 0.0
-        inside, outside, rows = self._energy(Y)
+        inside, outside, rows = self.energy(Y)
         grid = torch.logspace(-8, 4, 145, dtype=Y.dtype, device=Y.device)
         spread = self.values + grid[:, None]  # (grid, r): variance along each direction
         misfit = (inside.sum(1) / spread).sum(1) + outside.sum() / grid
@@ -134,7 +134,7 @@ class LeastSquares:
         best = cost.argmin()
         return float(grid[best]), float(cost[best])
 
-    def _energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Squares of targets along the columns' directions (r, k) and off them (k,); their number.
 
         The free terms are projected out before.
@@ -144,32 +144,11 @@ class LeastSquares:
         outside = (y.square().sum(0) - inside.sum(0)).clamp(min=0)
         return inside, outside, len(y) - self.Q.shape[1]
 
-    def shrinkage(
-        self, Y: torch.Tensor, ridge: float, draws: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the penalty does to coefficients such as those of targets (m, k), by simulation.
-
-        The penalty stands for a normal prior on b, whose variance the targets tell. Coefficients
-        are drawn from it (always the same draws), and fitted without noise: errors of the free
-        terms (f, k * draws) and of the penalised ones (q, k * draws).
-        """
-        q, k = self.columns.count, Y.shape[1]
-        if not q or not ridge:
-            return Y.new_zeros(self.free.shape[1], k * draws), Y.new_zeros(q, k * draws)
-        inside, outside, rows = self._energy(Y)
-        variance = (inside / (self.values + ridge)[:, None]).sum(0) + outside / ridge
-        variance = variance / max(rows, 1)  # (k,): of highest restricted likelihood
-        rng = torch.Generator().manual_seed(q)  # one problem's draws are not another's
-        b = torch.randn(q, k, draws, generator=rng, dtype=Y.dtype).to(Y.device)
-        b = (b * variance.sqrt()[:, None]).flatten(1)  # (q, k * draws)
-        free, found = self.solve(self._penalised_part(b), ridge)
-        return free, found - b
-
     def solve(self, Y: torch.Tensor, ridge: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Free coefficients (f, k) and penalised ones (q, k) of targets (m, k)."""
         q = self.columns.count
         if not q:
-            return self._free_part(Y), Y.new_zeros(0, Y.shape[1])
+            return self.free_part(Y), Y.new_zeros(0, Y.shape[1])
         score = self._along(self._project(Y))  # (r, k)
         if self.primal:
             b = self.V @ (score * (self.values.sqrt() / (self.values + ridge))[:, None])
@@ -177,46 +156,12 @@ class LeastSquares:
             dual = self.V @ (score / (self.values + ridge)[:, None])  # (m, k)
             dual = self.root * (dual - self.Q @ (self.Q.T @ dual))
             b = sum(T.T @ dual[rows] for rows, T in self.columns.blocks())
-        return self._free_part(Y - self._penalised_part(b)), b
+        return self.free_part(Y - self.penalised_part(b)), b
 
-    def _free_part(self, Y: torch.Tensor) -> torch.Tensor:
+    def free_part(self, Y: torch.Tensor) -> torch.Tensor:
+        """Coefficients of the free terms alone, (f, k)."""
         return self.Vt.T @ ((self.Q.T @ (self.root * Y)) / self.s[:, None])
 
-    def _penalised_part(self, b: torch.Tensor) -> torch.Tensor:
+    def penalised_part(self, b: torch.Tensor) -> torch.Tensor:
+        """What penalised coefficients (q, k) say of every row, (m, k)."""
         return torch.cat([T @ b for _, T in self.columns.blocks()])
-
-    def residual(
-        self, Y: torch.Tensor, terms: tuple[torch.Tensor, torch.Tensor], leverage: torch.Tensor
-    ) -> torch.Tensor:
-        """Residuals (m, k) of a solution, as large as the errors: the fit makes them smaller.
-
-        Divided by sqrt(1 - leverage), the correction called HC2, which makes variances unbiased
-        where all errors are alike; HC3's 1 - leverage was measured to be too careful with as few
-        as two masks per term. Rows alike have one error together: their leverage adds up.
-        """
-        a, b = terms
-        fitted = self.free @ a
-        if len(b):
-            fitted = fitted + self._penalised_part(b)
-        # a row that alone determines a term has leverage 1: its own residual says nothing
-        return (Y - fitted) / (1 - leverage).clamp(min=1e-3).sqrt()[:, None]
-
-    def leverage(self, ridge: float) -> torch.Tensor:
-        """Diagonal of the matrix that maps targets to fitted values, (m,)."""
-        leverage = self.Q.square().sum(1)
-        if not len(self.values):
-            return leverage
-        shrink = self.values / (self.values + ridge)
-        if not self.primal:
-            return leverage + self.V.square() @ shrink
-        mixed = sum(
-            (T * self.root[rows]).T @ self.Q[rows] for rows, T in self.columns.blocks()
-        )  # (q, f)
-        along = torch.cat(
-            [
-                ((T * self.root[rows] - self.Q[rows] @ mixed.T) @ self.V).square()
-                @ (shrink / self.values)
-                for rows, T in self.columns.blocks()
-            ]
-        )
-        return leverage + along

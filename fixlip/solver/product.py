@@ -13,14 +13,99 @@ product, and of nested projections the smaller one decides. Both hold for ridge=
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
+from fixlip.checks import warn
 from fixlip.explanation import Explanation, Player
-from fixlip.solver.vectorfit import BLOCK, VectorPolynomial
+from fixlip.solver.factor import Factor
+
+BLOCK = 2**24  # most float64 entries of one block of work: 128 MB
+MAX_DEVIATIONS = 2**28  # most float32 entries kept for error bars: 1 GB
+
+
+@dataclass(frozen=True, eq=False)
+class VectorPolynomial:
+    """One side's embedding as an order-2 polynomial of the side's masks.
+
+    Attributes
+    ----------
+    n : int
+        Players of the side.
+    p : float
+        Probability of being kept.
+    among : numpy.ndarray, (k,), int
+        Players that have pairs with each other.
+    terms : numpy.ndarray, (1 + n + k (k - 1) / 2, r), float64
+        Coefficients of 1, z_i and z_i z_j. Both sides' rows are written in the same orthonormal
+        basis, which holds all that their inner products need: r is at most the embedding width.
+    deviations : numpy.ndarray or None
+        (groups, rows of terms, r or fewer), float32: what each group of masks adds to the terms.
+    """
+
+    n: int
+    p: float
+    among: np.ndarray
+    terms: np.ndarray
+    deviations: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        rows = 1 + self.n + len(self.among) * (len(self.among) - 1) // 2
+        if self.terms.ndim != 2 or len(self.terms) != rows:
+            raise ValueError(
+                f"{self.n} players with pairs among {len(self.among)} need {rows} rows of terms; "
+                f"got {self.terms.shape}"
+            )
+
+    def __call__(self, z: np.ndarray) -> np.ndarray:
+        """Evaluate at masks (m, n), float: (m, r)."""
+        i, j = self.pairs.T
+        step = max(1, BLOCK // len(self.terms))
+        result = np.empty((len(z), self.terms.shape[1]))
+        for start in range(0, len(z), step):
+            x = z[start : start + step]
+            design = np.concatenate([np.ones((len(x), 1)), x, x[:, i] * x[:, j]], 1)
+            result[start : start + step] = design @ self.terms
+        return result
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """Players of each pair, (pairs, 2)."""
+        return self.among[np.stack(np.triu_indices(len(self.among), 1), 1)]
+
+    @cached_property
+    def row(self) -> dict[tuple[int, ...], int]:
+        """Row of ``terms`` of every set of players: (), (i,) or (i, j) with i < j."""
+        keys = [(), *((i,) for i in range(self.n)), *map(tuple, self.pairs.tolist())]
+        return {key: row for row, key in enumerate(keys)}
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        """Expected discrete derivative of every set under p, rows as in ``terms``: index vectors.
+
+        The mean for (), A_i + p sum_j A_ij for (i,), and A_ij for (i, j).
+        """
+        expected, k = self.terms.copy(), len(self.among)
+        start = 1 + self.n
+        for a in range(k - 1):  # the pairs of player among[a] with later ones lie together
+            block = self.p * self.terms[start : start + k - 1 - a]  # (k - 1 - a, r)
+            expected[1 + self.among[a]] += block.sum(0)
+            expected[1 + self.among[a + 1 :]] += block
+            start += k - 1 - a
+        singles = (self.terms[1 : 1 + self.n] + expected[1 : 1 + self.n]) / 2  # a pair counts once
+        expected[0] += self.p * singles.sum(0)
+        return expected
+
+    def shifted(self, group: int) -> VectorPolynomial:
+        """The polynomial with what one group of masks adds to it."""
+        terms, deviation = self.terms.copy(), self.deviations[group]
+        terms[:, : deviation.shape[1]] += deviation
+        return replace(self, terms=terms, deviations=None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +137,7 @@ class ProductExplanation(Explanation):
 
     def value(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
         """Evaluate the product polynomial on masks (m, n), True = kept: values (m,)."""
-        z = self._as_numbers(masks)
+        z = self.checked(masks)
         image, text = self._fits()
         products = image(z[:, : self.n_image]) * text(z[:, self.n_image :])  # (m, r)
         return self._on_scale(products.sum(1)) + self.info["fit"]["bias"]
@@ -170,45 +255,127 @@ class ProductExplanation(Explanation):
             )
         return image, text
 
-    def _moved(self) -> Iterator[Explanation]:
-        rows, fits = super()._moved(), {"image_fit": self.image_fit, "text_fit": self.text_fit}
-        if any(fit.deviations is None for fit in self._fits()):
-            yield from (replace(there, image_fit=None, text_fit=None) for there in rows)
-            return
-        for name, fit in fits.items():
-            for group in range(len(fit.deviations)):
-                yield replace(next(rows), **{name: fit.moved(group)})
-        yield from rows  # what the penalties of the order-2 fits took: not of the product's
+    def shifted(self, row: int) -> Explanation:
+        """The explanation with one row of ``deviations`` added to its terms.
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = super()._arrays()
+        Groups of masks, which come first, shift the product's terms as well; the penalties of the
+        order-2 fits do not.
+        """
+        there, fits = super().shifted(row), {"image_fit": self.image_fit, "text_fit": self.text_fit}
+        if any(fit.deviations is None for fit in self._fits()):
+            return replace(there, image_fit=None, text_fit=None)
+        for name, fit in fits.items():
+            if row < len(fit.deviations):
+                return replace(there, **{name: fit.shifted(row)})
+            row -= len(fit.deviations)
+        return there
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file keeps beside the text."""
+        arrays = super().arrays()
         for side, fit in zip(("image", "text"), self._fits(), strict=True):
             arrays |= {f"{side}_among": fit.among, f"{side}_terms": fit.terms}
             if fit.deviations is not None:
                 arrays[f"{side}_deviations"] = fit.deviations
         return arrays
 
-
-def with_arrays(explanation: Explanation, arrays: dict[str, np.ndarray]) -> ProductExplanation:
-    """The product explanation whose order-2 part and whose saved arrays these are."""
-    fits = (
-        VectorPolynomial(
-            n,
-            p,
-            arrays[f"{side}_among"],
-            arrays[f"{side}_terms"],
-            arrays.get(f"{side}_deviations"),
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
+    ) -> ProductExplanation:
+        """Make an explanation of what `arrays` and the text of a file hold."""
+        plain = Explanation.from_arrays(arrays, about)
+        image, text = (
+            VectorPolynomial(
+                n,
+                p,
+                arrays[f"{side}_among"],
+                arrays[f"{side}_terms"],
+                arrays.get(f"{side}_deviations"),
+            )
+            for side, n, p in zip(
+                ("image", "text"), (plain.n_image, plain.n_text), plain.p, strict=True
+            )
         )
-        for side, n, p in zip(
-            ("image", "text"), (explanation.n_image, explanation.n_text), explanation.p, strict=True
+        return _with_fits(plain, image, text)
+
+
+def with_products(explanation: Explanation, image: Factor, text: Factor) -> ProductExplanation:
+    """Add the third and fourth order to the order-2 explanation of two factors.
+
+    Only inner products of the two sides matter, so both sides' coefficients are written in an
+    orthonormal basis of the space that the side with fewer terms spans. With error bars the basis
+    is completed to all D dimensions for that side, because its errors can leave that space.
+
+    Parameters
+    ----------
+    explanation : Explanation
+        Of ``image`` and ``text``; with error bars, the product gets them too.
+    image, text : Factor
+        From `fixlip.fit` with order 2.
+    """
+    factors = image, text
+    width = image.first.shape[1]
+    counts = [1 + f.n + f.n * (f.n - 1) // 2 for f in factors]
+    small = int(counts[1] <= counts[0])
+    rows, _ = _terms(factors[small], torch.eye(width).to(image.first))  # (q, D)
+    spanned = min(width, len(rows))
+    groups = [0, 0]
+    if explanation.deviations is not None:
+        groups = [len(f.errors.members.T) for f in factors]
+    used = [spanned, spanned]  # columns in which each side's errors are kept
+    used[small] = width if groups[small] else spanned
+    entries = sum(g * q * c for g, q, c in zip(groups, counts, used, strict=True))
+    bars = explanation.deviations is not None and entries <= MAX_DEVIATIONS
+    if entries > MAX_DEVIATIONS:
+        warn(
+            f"error bars of the third- and fourth-order terms would take {entries * 4 / 2**30:.1f} "
+            'GB, so only those of order 2 are kept: use basis="top" or fewer players for all of '
+            "them, or errors=False for none"
         )
-    )
-    return extend(explanation, *fits)
+        used[small] = spanned
+    mode = "complete" if used[small] > spanned else "reduced"
+    basis = torch.linalg.qr(rows.T, mode=mode).Q  # (D, r): the first columns span the terms
+    fits = []
+    for factor, columns in zip(factors, used, strict=True):
+        terms, among = _terms(factor, basis)
+        deviations = _deviations(factor, basis[:, :columns], among) if bars else None
+        fits.append(
+            VectorPolynomial(
+                factor.n, factor.p, among.cpu().numpy(), terms.cpu().numpy(), deviations
+            )
+        )
+    return _with_fits(explanation, *fits)
 
 
-def extend(
+def _with_fits(
     explanation: Explanation, image: VectorPolynomial, text: VectorPolynomial
 ) -> ProductExplanation:
-    """Add the sides' fits to the order-2 explanation of the same sweeps."""
     own = {f.name: getattr(explanation, f.name) for f in fields(Explanation)}
     return ProductExplanation(**own, image_fit=image, text_fit=text)
+
+
+def _terms(factor: Factor, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A side's terms along vectors (D, k), below each other, and the players that have pairs."""
+    blocks, among = [], None
+    for part in vectors.split(max(1, BLOCK // factor.n**2), dim=1):
+        const, first, pairs = factor.own(part)
+        among = pairs.any(2).any(1).nonzero()[:, 0] if among is None else among
+        blocks.append(_rows(const, first, pairs, among))
+    return torch.cat(blocks, 1), among
+
+
+def _rows(
+    const: torch.Tensor, first: torch.Tensor, pairs: torch.Tensor, among: torch.Tensor
+) -> torch.Tensor:
+    """Constant (k,), first-order terms (n, k) and pairs (n, n, k) as rows (1 + n + pairs, k)."""
+    i, j = torch.triu_indices(len(among), len(among), 1)
+    return torch.cat([const[None], first, pairs[among[i], among[j]]])
+
+
+def _deviations(factor: Factor, basis: torch.Tensor, among: torch.Tensor) -> np.ndarray:
+    """What each group of masks adds to a side's terms along a basis (D, r): (groups, q, r)."""
+    rows = (_rows(*terms, among) for terms in factor.errors.own_rows(basis))
+    found = [row.float().cpu().numpy() for row in rows]
+    q = 1 + factor.n + len(among) * (len(among) - 1) // 2
+    return np.stack(found) if found else np.zeros((0, q, basis.shape[1]), np.float32)

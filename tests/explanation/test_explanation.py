@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 
 from fixlip.explanation import Explanation
+from fixlip.files import write_arrays
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_players_that_cannot_be_found_are_named(explanation):
         Explanation(0.0, np.zeros(2), np.zeros((3, 3)), ("a", "b", "c"), 1)
 
 
-@pytest.mark.parametrize("name", ["e.npz", "deep/er/e.safetensors"])
+@pytest.mark.parametrize("name", ["e.safetensors", "deep/er/e.safetensors"])
 def test_files_give_back_the_same_bits(explanation, tmp_path, name):
     path = explanation.save(tmp_path / name)
     loaded = Explanation.load(path)
@@ -108,30 +110,34 @@ def test_files_give_back_the_same_bits(explanation, tmp_path, name):
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing left beside it
 
 
-@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-def test_broken_and_foreign_files_are_named(explanation, tmp_path, ending):
-    whole = explanation.save(tmp_path / f"whole{ending}").read_bytes()
-    cut = tmp_path / f"cut{ending}"
+def test_broken_and_foreign_files_are_named(explanation, tmp_path):
+    whole = explanation.save(tmp_path / "whole.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         cut.write_bytes(whole[:size])
         with pytest.raises(ValueError, match="is not a whole explanation file"):
             Explanation.load(cut)
+    foreign = {"format": "fixlip-explanation-2", "class": "os.path.join"}
     (tmp_path / "no").write_text(json.dumps({"a": 1}))
     with pytest.raises(ValueError, match="is not a whole explanation file"):
         Explanation.load(tmp_path / "no")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match="is not a whole explanation file"):
         Explanation.load(tmp_path / "other.npz")
+    for about in ({}, {"format": "fixlip-explanation-1"}, foreign):
+        write_arrays(tmp_path / "other.safetensors", {"a": np.zeros(3)}, about)
+        with pytest.raises(ValueError, match="is not a whole explanation file"):
+            Explanation.load(tmp_path / "other.safetensors")
     with pytest.raises(FileNotFoundError, match="no explanation at"):
-        Explanation.load(tmp_path / "missing.npz")
-    with pytest.raises(ValueError, match=r"end the name in \.npz or \.safetensors"):
+        Explanation.load(tmp_path / "missing.safetensors")
+    with pytest.raises(ValueError, match=r"end the name in \.safetensors"):
         explanation.save(tmp_path / "e.pkl")
 
 
 def test_a_failed_save_leaves_the_old_file(explanation, tmp_path, monkeypatch):
-    path = explanation.save(tmp_path / "e.npz")
+    path = explanation.save(tmp_path / "e.safetensors")
     before = path.read_bytes()
-    monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(os, "fsync", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         explanation.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

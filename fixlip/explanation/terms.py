@@ -1,0 +1,48 @@
+"""The terms of a second-order polynomial as one row: constant, first order, pairs i < j."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+
+class Terms(NamedTuple):
+    """Something of every term: a number, (n,) and (n, n)."""
+
+    e0: float
+    e1: np.ndarray
+    e2: np.ndarray
+
+
+def flatten(e0: Array, e1: Array, e2: Array) -> Array:
+    """Put the terms of n players into rows.
+
+    Parameters
+    ----------
+    e0, e1, e2 : numpy.ndarray or torch.Tensor, (...), (..., n) and (..., n, n)
+        Of ``e2`` the pairs i < j count.
+
+    Returns
+    -------
+    numpy.ndarray or torch.Tensor, (..., 1 + n + n (n - 1) / 2)
+
+    Examples
+    --------
+    >>> flatten(np.array(1.0), np.array([2.0, 3.0]), np.array([[0.0, 5.0], [5.0, 0.0]])).tolist()
+    [1.0, 2.0, 3.0, 5.0]
+    """
+    i, j = np.triu_indices(e1.shape[-1], 1)
+    parts = (e0[..., None], e1, e2[..., i, j])
+    return torch.cat(parts, -1) if isinstance(e1, torch.Tensor) else np.concatenate(parts, -1)
+
+
+def unflatten(row: np.ndarray, n: int) -> Terms:
+    """The terms of n players from one row, (1 + n + n (n - 1) / 2,), as `flatten` lays them out."""
+    e2 = np.zeros((n, n))
+    i, j = np.triu_indices(n, 1)
+    e2[i, j] = e2[j, i] = row[1 + n :]
+    return Terms(float(row[0]), row[1 : 1 + n], e2)

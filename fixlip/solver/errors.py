@@ -1,0 +1,330 @@
+"""Error bars: how terms vary with the masks that were drawn, and what a penalty takes from them.
+
+Both are written as rows of terms whose squares sum to the variance. The masks of a side are put
+into groups that are independent of each other; a row says what one group adds to the terms, to
+first order: the grouped infinitesimal jackknife, with residuals corrected for leverage. The
+penalty stands for a normal prior; a row says how far the fit of one draw from that prior, made
+without noise, ends from the draw itself.
+
+References
+----------
+Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", 1982. The correction HC2:
+MacKinnon and White, "Some heteroskedasticity-consistent covariance matrix estimators", 1985. That a
+smoother's intervals cover if they count its expected bias: Nychka, "Bayesian confidence intervals
+for smoothing splines", 1988.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fixlip.checks import warn
+from fixlip.explanation.terms import flatten
+from fixlip.sampler import MaskSample, distinct_rows
+from fixlip.solver.leastsquares import LeastSquares
+from fixlip.solver.polynomial import Design, Problem
+
+GROUPS = 48  # groups of masks per side
+MAX_LEVERAGE = 0.8  # terms per different mask above which residuals say too little about errors
+DRAWS = 32  # draws from the prior from which the bias of a penalty is simulated
+
+
+class Fitted(Protocol):
+    """What must be known of a side: a `fixlip.Factor` in short."""
+
+    n: int
+    first: torch.Tensor  # (n, D)
+    mean: torch.Tensor  # (D,)
+    origin: torch.Tensor  # (D,)
+    own: Callable
+    errors: SideErrors
+
+
+class SideErrors:
+    """What one side's masks and penalties do to the terms of any pair that the side is in.
+
+    Parameters
+    ----------
+    design : Design
+    vectors : Problem
+        The fit of the players' vectors.
+    own : Problem
+        The fit of the side's own terms; may be the same.
+    """
+
+    def __init__(self, design: Design, vectors: Problem, own: Problem) -> None:
+        self.design, self.vectors, self.own = design, vectors, own
+
+    @cached_property
+    def members(self) -> torch.Tensor:
+        """See `members`: (m, groups)."""
+        return members(self.design)
+
+    @cached_property
+    def vector_residuals(self) -> torch.Tensor:
+        """Residuals of the embedding in the fit of the vectors, (m, D)."""
+        return residuals(self.vectors, self.design.E)
+
+    def rows(self, other: Fitted, *, cross: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of the pair's terms, this side's players first, then the other's.
+
+        Parameters
+        ----------
+        other : Fitted
+            The side it is paired with.
+        cross : bool
+            Whether the pair has terms between the sides.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            What each group of masks adds (groups, terms), and what the penalties may have taken
+            (draws, terms). No rows: no error.
+        """
+        none = self.design.E.new_zeros(0, _count(self.design.n + other.n))
+        if not self.members.shape[1]:
+            return none, none
+        seen = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
+        seen = seen if cross else torch.zeros_like(seen)
+        groups, draws = self._of_groups(other, seen), self._of_penalties(other, seen)
+        return torch.stack(groups), torch.stack(draws) if draws else none
+
+    def own_rows(
+        self, vectors: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """What each group adds to the side's own polynomial along vectors (D, k), one at a time."""
+        left = residuals(self.own, self.design.E @ vectors)  # (m, k)
+        for member in self.members.T:
+            yield self.own.terms(left * member[:, None])
+
+    def _of_groups(self, other: Fitted, seen: torch.Tensor) -> list[torch.Tensor]:
+        member, design = self.members, self.design
+        means = (design.w[:, None] * member).T @ (design.E - design.mean)  # (groups, D)
+        within = residuals(self.own, design.E @ other.mean[:, None])  # (m, 1)
+        g0, g1, g2 = self.own.terms(within * member)  # (groups,), (n, groups), (n, n, groups)
+        h0, h1, h2 = other.own(means.T)  # through the mean that the other side is paired with
+        across = self.vector_residuals @ seen.T  # (m, n_other + 1)
+        rows = []
+        for g, mean in enumerate(means):
+            origin, slopes, _ = self.vectors.terms(across * member[:, g : g + 1])
+            centre = seen @ mean - origin  # (n_other + 1,)
+            e0 = g0[g] + h0[g] - mean @ other.mean + centre[-1]
+            e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
+            rows.append(flatten(e0, e1, blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
+        return rows
+
+    def _of_penalties(self, other: Fitted, seen: torch.Tensor) -> list[torch.Tensor]:
+        E, n, n_other = self.design.E, self.design.n, other.n
+        own = shrinkage(self.own, E @ other.mean[:, None])
+        across = shrinkage(self.vectors, E @ seen.T)
+        if own is None and across is None:
+            return []
+        zeros = E.new_zeros
+        g0, g1, g2 = own or (zeros(DRAWS), zeros(n, DRAWS), zeros(n, n, DRAWS))
+        # values at z = 0, (n_other + 1, DRAWS), and slopes, (n, n_other + 1, DRAWS)
+        origin, slopes = zeros(n_other + 1, DRAWS), zeros(n, n_other + 1, DRAWS)
+        if across is not None:
+            origin = across[0].unflatten(0, origin.shape)
+            slopes = across[1].unflatten(1, origin.shape)
+        nothing = zeros(n_other, n_other)
+        return [
+            flatten(
+                g0[d] - origin[-1, d],
+                torch.cat([g1[:, d] - slopes[:, -1, d], origin[:-1, d]]),
+                blocks(g2[..., d], slopes[:, :-1, d], nothing),
+            )
+            for d in range(DRAWS)
+        ]
+
+
+def deviations(image: Fitted, text: Fitted, *, cross: bool) -> torch.Tensor:
+    """Rows of the terms of a pair, image players first: (rows, 1 + n + n (n - 1) / 2).
+
+    The image's groups of masks come first, then the text's; then the draws of the image's
+    penalties and of the text's.
+    """
+    own_groups, own_draws = image.errors.rows(text, cross=cross)
+    other_groups, other_draws = (
+        _roll(rows, text.n, image.n) for rows in text.errors.rows(image, cross=cross)
+    )
+    return torch.cat([own_groups, other_groups, own_draws, other_draws])
+
+
+def _roll(rows: torch.Tensor, first: int, second: int) -> torch.Tensor:
+    """Rows of terms with the first players put behind the second ones."""
+    n = first + second
+    order = torch.arange(n).roll(-first)  # where each player of the new order was
+    i, j = torch.triu_indices(n, n, 1)
+    place = torch.zeros(n, n, dtype=torch.long)
+    place[i, j] = place[j, i] = torch.arange(len(i))
+    pairs = place[order[i], order[j]]
+    zero = torch.zeros(1, dtype=torch.long)
+    return rows[:, torch.cat([zero, 1 + order, 1 + n + pairs]).to(rows.device)]
+
+
+def blocks(within: torch.Tensor, cross: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Assemble (n, n) from the parts within the sides and between them."""
+    return torch.cat([torch.cat([within, cross], 1), torch.cat([cross.T, other], 1)])
+
+
+def _count(n: int) -> int:
+    """Number of terms up to second order."""
+    return 1 + n + n * (n - 1) // 2
+
+
+def members(design: Design) -> torch.Tensor:
+    """Rows in up to GROUPS groups that are independent of each other, (m, groups).
+
+    Twins stay together. Rows that chance did not choose belong to no group: all of an enumerated
+    side, and sizes that a budget lists in full. What remains is the difference to the groups' mean:
+    the drawn rows' common weight is fixed.
+    """
+    draws = _draws(design.sample).to(design.E.device)
+    drawn = torch.nonzero(draws)[:, 0]
+    pair = torch.arange(len(drawn), device=drawn.device) // 2
+    count = min(GROUPS, int(pair[-1]) + 1) if len(pair) else 0
+    member = design.E.new_zeros(design.m, count)
+    # a row that stands for c draws varies like the sum of c rows, not like c times one
+    member[drawn, pair % max(count, 1)] = draws[drawn].rsqrt()
+    if count > 1:
+        member -= member.mean(1, keepdim=True)
+    return member
+
+
+def _draws(sample: MaskSample) -> torch.Tensor:
+    """How many draws each row stands for, (m,); 0 where it was listed."""
+    if sample.sampling == "enumerated":
+        return torch.zeros(sample.m, dtype=torch.float64)
+    if sample.sampling not in ("distinct", "shapley"):
+        return torch.ones(sample.m, dtype=torch.float64)
+    size = sample.masks.sum(1)
+    count = torch.bincount(size, minlength=sample.n + 1)
+    whole = [int(c) == math.comb(sample.n, k) for k, c in enumerate(count.tolist())]
+    drawn = ~torch.tensor(whole)[size]
+    draws = torch.where(drawn, sample.weights, 0.0)
+    return draws / draws[drawn].min() if drawn.any() else draws
+
+
+def copies(design: Design) -> torch.Tensor:
+    """How often each row's mask occurs (or, folded, its twin): such rows err alike, (m,)."""
+    masks = design.sample.masks
+    if design.folded:
+        masks = masks ^ masks[:, :1]  # the same for twins
+    _, group = distinct_rows(masks.cpu().numpy())
+    found = torch.from_numpy(np.bincount(group)[group]).to(design.E)
+    return found / 2 if design.folded else found
+
+
+def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
+    """Residuals of targets (m, k), as large as the errors: each is corrected for its leverage."""
+    design = problem.design
+    repeats = copies(design)[0 :: 2 if design.folded else 1]
+    different = float((1 / repeats).sum())
+    parts = []
+    for part, y, solution, ridge in zip(
+        problem.parts, problem.split(Y), problem.solutions(Y), problem.ridges, strict=True
+    ):
+        each = leverage(part, ridge)
+        used = float(each.sum())
+        # where a penalty settles many more terms than there are masks, `shrinkage` says how well
+        settled = bool(ridge) and part.terms > 1.1 * different
+        if used > MAX_LEVERAGE * different and not design.exact and not settled:
+            terms = "even or odd terms" if design.folded else "terms"
+            warn(
+                f"{design.kind}: {different * (1 + design.folded):.0f} different masks are few for "
+                f"{used:.0f} {terms}: error bars within this side are too small. Use more masks"
+                f"{_all_masks(design.n)}."
+            )
+        parts.append(corrected_residual(part, y, solution, each * repeats))
+    if not design.folded:
+        return parts[0]
+    even, odd = parts
+    return torch.stack([even + odd, even - odd], 1).flatten(0, 1)  # twins: (m/2, 2, k) -> (m, k)
+
+
+def _all_masks(n: int) -> str:
+    """A hint for small sides."""
+    return f"; {2**n} list them all" if n <= 12 else ""
+
+
+def corrected_residual(
+    part: LeastSquares,
+    Y: torch.Tensor,
+    solution: tuple[torch.Tensor, torch.Tensor],
+    leverage: torch.Tensor,
+) -> torch.Tensor:
+    """Residuals (m, k) of a solution, as large as the errors: the fit makes them smaller.
+
+    Divided by sqrt(1 - leverage), the correction called HC2, which makes variances unbiased where
+    all errors are alike; HC3's 1 - leverage was measured to be too careful with as few as two masks
+    per term. Rows alike have one error together: their leverage adds up.
+    """
+    free, penalised = solution
+    fitted = part.free @ free
+    if len(penalised):
+        fitted = fitted + part.penalised_part(penalised)
+    # a row that alone determines a term has leverage 1: its own residual says nothing
+    return (Y - fitted) / (1 - leverage).clamp(min=1e-3).sqrt()[:, None]
+
+
+def leverage(part: LeastSquares, ridge: float) -> torch.Tensor:
+    """Diagonal of the matrix that maps targets to fitted values, (m,)."""
+    found = part.Q.square().sum(1)
+    if not len(part.values):
+        return found
+    shrink = part.values / (part.values + ridge)
+    if not part.primal:
+        return found + part.V.square() @ shrink
+    mixed = sum(
+        (T * part.root[rows]).T @ part.Q[rows] for rows, T in part.columns.blocks()
+    )  # (q, f)
+    along = [
+        ((T * part.root[rows] - part.Q[rows] @ mixed.T) @ part.V).square() @ (shrink / part.values)
+        for rows, T in part.columns.blocks()
+    ]
+    return found + torch.cat(along)
+
+
+def shrinkage(
+    problem: Problem, Y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    """Errors that the penalty may have caused in the terms of targets (m, k), in k * DRAWS columns.
+
+    Columns are draws of the first target, then of the next; the squares of a term's draws sum to
+    its expected squared bias. None where nothing is penalised.
+    """
+    if not any(r and p.columns.count for r, p in zip(problem.ridges, problem.parts, strict=True)):
+        return None
+    errors = [
+        prior_errors(part, y, ridge)
+        for part, y, ridge in zip(problem.parts, problem.split(Y), problem.ridges, strict=True)
+    ]
+    return problem.monomials([(free / DRAWS**0.5, b / DRAWS**0.5) for free, b in errors])
+
+
+def prior_errors(
+    part: LeastSquares, Y: torch.Tensor, ridge: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the penalty does to coefficients such as those of targets (m, k), by simulation.
+
+    Coefficients are drawn from the prior that the penalty stands for (always the same draws), with
+    the variance that the targets imply, and fitted without noise: errors of the free terms
+    (f, k * DRAWS) and of the penalised ones (q, k * DRAWS).
+    """
+    q, k = part.columns.count, Y.shape[1]
+    if not q or not ridge:
+        return Y.new_zeros(part.free.shape[1], k * DRAWS), Y.new_zeros(q, k * DRAWS)
+    inside, outside, rows = part.energy(Y)
+    variance = (inside / (part.values + ridge)[:, None]).sum(0) + outside / ridge
+    variance = variance / max(rows, 1)  # (k,): of highest restricted likelihood
+    rng = torch.Generator().manual_seed(q)  # one problem's draws are not another's
+    b = torch.randn(q, k, DRAWS, generator=rng, dtype=Y.dtype).to(Y.device)
+    b = (b * variance.sqrt()[:, None]).flatten(1)  # (q, k * DRAWS)
+    free, found = part.solve(part.penalised_part(b), ridge)
+    return free, found - b

@@ -1,0 +1,259 @@
+"""One side's half of an explanation, and the one place where two halves are paired.
+
+Letters: n_I, n_T players; D width; E the image's embedding, F the text's. The game's value for the
+masks z and y is <E(z), F(y)>. Of each side a fit gives the players' vectors J (n, D), what each
+adds to the embedding on average; the mean (D,), and the origin (D,), the value at z = 0 of
+mean + J'(z - zbar); and, linear in a vector v, its own polynomial of <E(z), v>. The explanation is
+
+- the image's own polynomial along the text's mean, and the text's along the image's;
+- the cross block J_I J_T', the inner products of the players' vectors, which is centred: what it
+  takes from the first order and from the constant is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fixlip.checks import one_of
+from fixlip.explanation import Explanation
+from fixlip.sampler import pair_scale
+from fixlip.solver.errors import blocks, deviations
+
+if TYPE_CHECKING:
+    from fixlip.solver.errors import SideErrors
+
+Polynomial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Factor:
+    """One side's half of an explanation: vectors whose inner products with the other's are terms.
+
+    Attributes
+    ----------
+    first : torch.Tensor, (n, D), float64
+        A vector per player; an array or a list is taken as well.
+    names : tuple of str, length n
+        The players.
+    kind : {"image", "text"}
+    method : str
+        Only factors of one method pair.
+    options : dict
+        How it was made; JSON-able.
+    info : dict
+        What the side says of itself (model, caption, grid, ...); JSON-able.
+    picture : numpy.ndarray or None
+        (H, W, 3), uint8: the image as the model sees it.
+    special : torch.Tensor, (k, D)
+        Vectors of what takes part without being a player: CLS; start, end and padding tokens.
+    special_names : tuple of str, length k
+    p : float
+        Probability with which a player is kept, where the method has one.
+    ends : torch.Tensor or None
+        (2, D): the side's embedding with every player removed, and with every player kept.
+    mean, origin : torch.Tensor or None
+        (D,): the mean embedding, and the value at z = 0 of its first-order fit. None for methods
+        that explain nothing but what is between the sides.
+    own : callable or None
+        From vectors v (D, k) to the side's own polynomial of <E(z), v>: constants (k,), first-order
+        terms (n, k), pairs (n, n, k).
+    errors : SideErrors or None
+        What error bars are made of.
+
+    Raises
+    ------
+    ValueError
+        Where shapes and names disagree, or a number is not finite.
+
+    Examples
+    --------
+    >>> image = Factor([[1.0, 0], [0, 2]], ("sky", "dog"), "image")
+    >>> text = Factor([[1.0, 1]], ("dog",), "text")
+    >>> pair(image, text).cross.tolist()
+    [[1.0], [2.0]]
+    """
+
+    first: torch.Tensor
+    names: tuple[str, ...]
+    kind: str
+    method: str = "vectors"
+    options: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    picture: np.ndarray | None = None
+    special: torch.Tensor | None = None
+    special_names: tuple[str, ...] = ()
+    p: float = 0.5
+    ends: torch.Tensor | None = None
+    mean: torch.Tensor | None = None
+    origin: torch.Tensor | None = None
+    own: Callable[[torch.Tensor], Polynomial] | None = None
+    errors: SideErrors | None = None
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, ("image", "text"))
+        names, special_names = tuple(map(str, self.names)), tuple(self.special_names)
+        first = _vectors("players", len(names), self.first)
+        special = first[:0] if self.special is None else self.special
+        special = _vectors("special tokens", len(special_names), special, first.shape[1])
+        for name, value in (
+            ("names", names),
+            ("special_names", special_names),
+            ("first", first),
+            ("special", special),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n(self) -> int:
+        """Number of players."""
+        return len(self.names)
+
+    def with_special(self) -> Factor:
+        """The vectors alone, with the special tokens as players before the others.
+
+        A map of all tokens is what exCLIP's completeness is about:
+        ``pair(a.with_special(), b.with_special()).cross``, (k_I + n_I, k_T + n_T).
+        """
+        return replace(
+            self,
+            first=torch.cat([self.special, self.first]),
+            names=self.special_names + self.names,
+            info={k: v for k, v in self.info.items() if k not in ("grid", "owner")},
+            special=None,
+            special_names=(),
+            mean=None,
+            origin=None,
+            own=None,
+            errors=None,
+        )
+
+    def __repr__(self) -> str:
+        return f"Factor({self.method}: {self.n} {self.kind} players, width {self.first.shape[1]})"
+
+
+def pair(
+    image: Factor,
+    text: Factor,
+    *,
+    order: int = 2,
+    scale: float | None = None,
+    bias: float | None = None,
+    errors: bool = True,
+) -> Explanation:
+    """Pair two sides: image and caption, or any two of one model.
+
+    Parameters
+    ----------
+    image, text : Factor
+        Of the same model and the same method, `fixlip.fit` or one of `fixlip.explainers`. Give two
+        sweeps different seeds, also of an image that is paired with itself: both samples count as
+        independent.
+    order : {1, 2}
+        1 leaves out the terms between the sides, for sides fitted with order 1.
+    scale, bias : float, optional
+        The game is scale * <E, F> + bias. By default the model's own logit scale and bias (1 and 0
+        for sides that name no model); scale=1, bias=0 explain the cosine.
+    errors : bool
+        Also find the terms' standard errors, where both factors carry what they need.
+
+    Returns
+    -------
+    Explanation
+        Image players first. Of methods that have nothing but terms between the sides, these alone.
+
+    Raises
+    ------
+    ValueError
+        For factors of different models, methods or widths.
+    """
+    scale, bias = _check(image, text, order, scale, bias)
+    if image.own is None or text.own is None:
+        e0, rows = image.first.new_zeros(()), None
+        e1 = image.first.new_zeros(image.n + text.n)
+        g2, h2 = (f.first.new_zeros(f.n, f.n) for f in (image, text))
+        e2 = blocks(g2, image.first @ text.first.T, h2)
+    else:
+        cross = order != 1
+        e0, e1, e2 = _terms(image, text, cross=cross)
+        bars = errors and image.errors is not None and text.errors is not None
+        rows = scale * deviations(image, text, cross=cross) if bars else None
+        e0 = scale * e0 + bias
+    ends = [float("nan")] * 2
+    if image.ends is not None and text.ends is not None:
+        ends = (scale * (image.ends.double() * text.ends.double()).sum(1) + bias).tolist()
+    return Explanation(
+        e0=float(e0),
+        e1=(scale * e1).cpu().numpy(),
+        e2=(scale * e2).cpu().numpy(),
+        players=image.names + text.names,
+        n_image=image.n,
+        p=(image.p, text.p),
+        empty_value=ends[0],
+        grand_value=ends[1],
+        info={
+            "image": image.info,
+            "text": text.info,
+            "fit": {"method": image.method, **image.options, "scale": scale, "bias": bias},
+        },
+        picture=image.picture,
+        deviations=None if rows is None else rows.float().cpu().numpy(),
+    )
+
+
+def _terms(
+    image: Factor, text: Factor, *, cross: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Constant, first-order terms (n,) and pairs (n, n) of the joint fit, read off as monomials."""
+    g0, g1, g2 = (term[..., 0] for term in image.own(text.mean[:, None]))
+    h0, h1, h2 = (term[..., 0] for term in text.own(image.mean[:, None]))
+    e0, e1 = g0 + h0 - image.mean @ text.mean, torch.cat([g1, h1])
+    if not cross:
+        return e0, e1, torch.block_diag(g2, h2)
+    # zbar' J_I and ybar' J_T: what the centred cross block takes from constant and first order
+    centre_I, centre_T = image.mean - image.origin, text.mean - text.origin
+    e0 = e0 + centre_I @ centre_T
+    e1 = e1 - torch.cat([image.first @ centre_T, text.first @ centre_I])
+    return e0, e1, blocks(g2, image.first @ text.first.T, h2)
+
+
+def _check(
+    image: Factor, text: Factor, order: int, scale: float | None, bias: float | None
+) -> tuple[float, float]:
+    """Scale and bias of the game of two factors, after checking that they fit together."""
+    one_of("order", order, (1, 2))
+    if order == 1 and {image.options.get("order"), text.options.get("order")} != {1}:
+        raise ValueError("order=1 pairs sides that were fitted with order=1: fit(..., order=1)")
+    found = pair_scale(image.info, text.info, scale=scale, bias=bias)
+    if image.method != text.method:
+        raise ValueError(
+            f"one factor was made by {image.method!r} and the other by {text.method!r}: make both "
+            "with the same explainer"
+        )
+    widths = [factor.first.shape[1] for factor in (image, text)]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"the sides have embeddings of width {widths[0]} and {widths[1]}: make both with the "
+            "same model and explainer"
+        )
+    return found
+
+
+def _vectors(what: str, count: int, given: object, width: int | None = None) -> torch.Tensor:
+    """Vectors (count, width) in float64, checked."""
+    found = torch.as_tensor(given)
+    if found.ndim != 2 or len(found) != count or width not in (None, found.shape[1]):
+        raise ValueError(
+            f"{count} {what} need vectors of shape ({count}, {'D' if width is None else width}), "
+            f"got {tuple(found.shape)}"
+        )
+    if bad := int((~torch.isfinite(found)).sum()):
+        raise ValueError(
+            f"{bad} numbers of a factor are NaN or infinite: check the input and the model's "
+            "weights"
+        )
+    return found.double() if found.device.type != "mps" else found.cpu().double()

@@ -1,0 +1,212 @@
+"""Least-squares polynomials of one side's masks, for any targets.
+
+Every fit is done in x = (z - p) / sqrt(p (1 - p)), whose monomials are orthonormal under the
+product measure; that keeps the systems well conditioned and gives the ridge penalty a meaning.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+
+from fixlip.checks import warn
+from fixlip.sampler import MaskSample
+from fixlip.solver.leastsquares import Columns, LeastSquares
+
+MIN_MASKS_PER_TERM = 4  # below that, first-order terms are penalised as well
+PRIOR_ROWS = 512  # rows on which two priors are compared
+MIN_STRENGTH = 0.01  # least squared slope of a player, relative to the mean
+
+
+class Design:
+    """One side's numbers, shared by its least-squares problems.
+
+    Attributes
+    ----------
+    E : torch.Tensor, (m, D), float64
+        Embeddings, or other targets.
+    X : torch.Tensor, (m, n), float64
+        The masks in orthonormal coordinates.
+    w : torch.Tensor, (m,), float64
+        The masks' weights, of sum 1.
+    mean : torch.Tensor, (D,)
+        Weighted mean of E.
+    exact : bool
+        Whether the masks are all there are.
+    folded : bool
+        Whether the masks are complementary twins: x' = -x, so that a fit falls apart into an even
+        part (constant, pairs) of the twins' means and an odd part (first order) of their half
+        differences, each with half the rows. Exact, and the eigenproblem is eight times cheaper.
+    """
+
+    def __init__(self, sample: MaskSample, targets: torch.Tensor, kind: str) -> None:
+        device = targets.device
+        device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        self.sample, self.kind = sample, kind
+        self.E = targets.to(device, torch.float64)
+        self.w = sample.weights.to(device)
+        self.m, self.n = sample.m, sample.n
+        self.p = sample.p
+        self.sd = math.sqrt(self.p * (1 - self.p))
+        self.X = (sample.masks.to(device, torch.float64) - self.p) / self.sd
+        self.mean = self.w @ self.E
+        self.exact = sample.sampling == "enumerated"
+        self.folded = (
+            sample.sampling == "antithetic"
+            and self.m % 2 == 0
+            and torch.equal(sample.masks[0::2], ~sample.masks[1::2])
+            and torch.equal(sample.weights[0::2], sample.weights[1::2])
+        )
+
+    @cached_property
+    def strength(self) -> torch.Tensor:
+        """How strong each player is by itself, (n,), of mean square 1: roots of its slope's length.
+
+        Roots, because a prior that follows the lengths themselves was measured to be too sure
+        about weak players: pairs of them were shrunk, and their intervals too short.
+        """
+        centred, X = self.E - self.mean, self.X - self.w @ self.X
+        inverse = torch.linalg.pinv(X.T @ (self.w[:, None] * X), hermitian=True, rtol=1e-10)
+        slopes = inverse @ (X.T @ (self.w[:, None] * centred))  # (n, D)
+        misfit = self.w @ (centred - X @ slopes).square().sum(1)
+        noise = inverse.diagonal() * misfit / max(self.m - self.n - 1, 1)  # (n,)
+        size = slopes.square().sum(1)
+        size = (size - noise).clamp(min=MIN_STRENGTH * float(size.mean()))
+        if not float(size.sum()) > 0:  # a constant embedding
+            return torch.ones_like(size)
+        return size.sqrt().sqrt() / size.sqrt().mean().sqrt()
+
+
+class Problem:
+    """One least-squares problem of a side: a constant, x_i for some players, x_i x_j among some.
+
+    The penalty is chosen once, for the targets ``Y`` (m, k); after that any targets are fitted.
+    Results are coefficients of monomials in z.
+
+    Attributes
+    ----------
+    parts : tuple of LeastSquares
+        The whole problem, or of a folded design its even and its odd part.
+    ridges : list of float
+        The penalty of each part.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        singles: torch.Tensor,
+        among: torch.Tensor,
+        ridge: float | str,
+        Y: torch.Tensor,
+    ) -> None:
+        self.design, self.singles, self.among = design, singles, among
+        ridge = 0.0 if ridge == "auto" and design.exact else ridge
+        pairs = len(among) * (len(among) - 1) // 2
+        terms = 1 + len(singles) + pairs
+        if ridge == 0 and design.m < terms:
+            warn(
+                f"{design.kind}: {design.m} masks do not determine {terms} terms; plain least "
+                "squares gives the smallest of many solutions. Use more masks or ridge='auto'."
+            )
+        # where masks are few, first-order terms are penalised as well
+        few = design.m < MIN_MASKS_PER_TERM * (len(singles) + 1)
+        self.penalises_first = ridge == "auto" and few
+        self.scale = torch.ones_like(design.X[0])  # (n,): lengths of the players' columns
+        if ridge == "auto" and (pairs or self.penalises_first):
+            self.scale = self._likelier_scale(Y)
+        self.parts = self._factorise(self.scale)
+        open_terms = sum(part.undetermined for part in self.parts)
+        if ridge == 0 and design.m >= terms and open_terms:
+            warn(
+                f"{design.kind}: the masks leave {open_terms} of {pairs} pair terms undetermined; "
+                "plain least squares gives the smallest of many solutions. Use more masks or "
+                "ridge='auto'."
+            )
+        self.ridges = [
+            part.choose(y)[0] if ridge == "auto" else float(ridge)
+            for part, y in zip(self.parts, self.split(Y), strict=True)
+        ]
+
+    def _factorise(
+        self, scale: torch.Tensor, rows: slice = slice(None)
+    ) -> tuple[LeastSquares, ...]:
+        """The fit's parts, with penalised columns of x_i times their players' scale."""
+        X, w = self.design.X[rows], self.design.w[rows]
+        one, none = torch.ones_like(X[:, :1]), X[:, :0]
+        single, pairs = X[:, self.singles], X[:, self.among] * scale[self.among]
+        free, penalised = single, none
+        if self.penalises_first:
+            free, penalised = none, single * self._first_scale(scale)
+        if not self.design.folded:
+            return (LeastSquares(torch.cat([one, free], 1), Columns(penalised, pairs), w),)
+        one, none, free, penalised, pairs = (x[0::2] for x in (one, none, free, penalised, pairs))
+        return (
+            LeastSquares(one, Columns(none, pairs), 2 * w[0::2]),
+            LeastSquares(free, Columns(penalised, none), 2 * w[0::2]),
+        )
+
+    def _first_scale(self, scale: torch.Tensor) -> torch.Tensor:
+        """Lengths of penalised first-order columns: all n matter as much as the n**2 / 2 pairs."""
+        return scale[self.singles] * math.sqrt(max(len(self.singles), 1))
+
+    def _likelier_scale(self, Y: torch.Tensor) -> torch.Tensor:
+        """Scales of the players, (n,): all alike, or as strong as each is by itself.
+
+        A longer column is penalised less, so these are two priors: that all pairs matter alike, or
+        that pairs of strong players do. Restricted likelihood decides, on some of the rows.
+        """
+        rows = slice(0, PRIOR_ROWS * (1 + self.design.folded))
+        alike, strength = self.scale, self.design.strength
+
+        def cost(scale: torch.Tensor) -> float:
+            parts = zip(self._factorise(scale, rows), self.split(Y[rows]), strict=True)
+            return sum(part.choose(y)[1] for part, y in parts)
+
+        return strength if cost(strength) < cost(alike) else alike
+
+    def split(self, Y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Targets of each part: twins' means and half differences (m/2, k), or all rows (m, k)."""
+        if self.design.folded:
+            return (Y[0::2] + Y[1::2]) / 2, (Y[0::2] - Y[1::2]) / 2
+        return (Y,)
+
+    def solutions(self, Y: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Free and penalised coefficients of each part for targets (m, k)."""
+        return [
+            part.solve(y, ridge)
+            for part, y, ridge in zip(self.parts, self.split(Y), self.ridges, strict=True)
+        ]
+
+    def terms(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Fit targets (m, k): constants (k,), first-order (n, k) and pair terms (n, n, k)."""
+        return self.monomials(self.solutions(Y))
+
+    def monomials(
+        self, solutions: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """From the parts' coefficients in x to those of monomials in z."""
+        design, n = self.design, len(self.singles)
+        free, penalised = solutions[0]
+        const = free[0]
+        if design.folded:
+            pairs, first = penalised, solutions[1][1 if self.penalises_first else 0]
+        elif self.penalises_first:
+            pairs, first = penalised[n:], penalised[:n]
+        else:
+            pairs, first = penalised, free[1:]
+        k = len(const)
+        a = const.new_zeros(design.n, k)
+        if self.penalises_first:
+            first = first * self._first_scale(self.scale)[:, None]
+        a[self.singles] = first / design.sd
+        # from x to z: x_i = (z_i - p) / sd
+        const = const - design.p * a.sum(0)
+        if not len(pairs):  # (n, n, k) zeros that take no memory: there can be many targets
+            return const, a, const.new_zeros(design.n, design.n, 1).expand(-1, -1, k)
+        B = const.new_zeros(design.n, design.n, k)
+        i, j = torch.triu_indices(len(self.among), len(self.among), 1)
+        i, j = self.among[i], self.among[j]
+        B[i, j] = B[j, i] = pairs * (self.scale[i] * self.scale[j])[:, None] / design.sd**2
+        return const + design.p**2 * B.sum((0, 1)) / 2, a - design.p * B.sum(1), B

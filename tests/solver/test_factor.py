@@ -1,0 +1,233 @@
+"""Factors and their pairing: the inner products of two sides' vectors, whatever made them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from toy_games import Smooth
+
+import fixlip
+from fixlip import Factor, pair
+from fixlip.paths import root
+
+IMAGE = root() / "data/scenes/val/000000000209.png"
+CAPTION = "a blue heart left of a red arrow"
+
+
+def random_factors(n_I=5, n_T=3, width=4, **changes):
+    rng = np.random.default_rng(0)
+    image = Factor(
+        rng.normal(size=(n_I, width)),
+        tuple(f"p{i}" for i in range(n_I)),
+        "image",
+        special=rng.normal(size=(1, width)),
+        special_names=("CLS",),
+        **changes,
+    )
+    text = Factor(
+        rng.normal(size=(n_T, width)),
+        tuple(f"w{i}" for i in range(n_T)),
+        "text",
+        special=rng.normal(size=(2, width)),
+        special_names=("start", "end"),
+        **changes,
+    )
+    return image, text
+
+
+def swept(n, masks, p=0.5, seed=0, **options):
+    return fixlip.sweep(Smooth(n, seed=n, **options), masks=masks, p=p, seed=seed)
+
+
+# --- any factors -----------------------------------------------------------------------------
+
+
+def test_the_map_is_the_scaled_inner_products_and_special_tokens_come_first():
+    image, text = random_factors()
+    cross = pair(image, text, scale=2).cross
+    for i, t in itertools.product(range(5), range(3)):
+        product = sum(float(image.first[i, d] * text.first[t, d]) for d in range(4))
+        assert cross[i, t] == pytest.approx(2 * product)
+    everything = pair(image.with_special(), text.with_special(), scale=2)
+    assert everything.cross.shape == (6, 5)
+    assert everything.players == ("CLS", *image.names, "start", "end", *text.names)
+    np.testing.assert_allclose(everything.cross[1:, 2:], cross)
+    expected = 2 * float(image.special[0] @ text.special[1])
+    assert everything.cross[0, 1] == pytest.approx(expected)
+    assert cross.dtype == np.float64
+
+
+def test_vectors_alone_give_cross_terms_only():
+    ends = torch.tensor([[1.0, 0, 0, 0], [2.0, 1, 0, 0]])
+    image, text = random_factors(ends=ends)
+    e = pair(image, text, scale=2, bias=3)
+    assert (e.e0, e.p, e.n_image) == (0.0, (0.5, 0.5), 5) and not e.e1.any()
+    np.testing.assert_array_equal(e.e2, e.e2.T)
+    assert not e.e2[:5, :5].any() and not e.e2[5:, 5:].any()
+    assert (e.empty_value, e.grand_value) == (2 * 1 + 3, 2 * 5 + 3)
+    assert e.value(np.ones((1, 8), bool))[0] == pytest.approx(e.cross.sum())
+    assert e.deviations is None and e.stderr is None
+    assert np.isnan(pair(*random_factors()).grand_value)
+
+
+def test_words_give_maps_and_patches_give_scores():
+    e = pair(*random_factors())
+    np.testing.assert_allclose(e.given("w1"), e.cross[:, 1])
+    np.testing.assert_allclose(e.given(["w0", "w2"]), e.cross[:, 0] + e.cross[:, 2])
+    np.testing.assert_allclose(e.given(["p1", "p4"]), e.cross[1] + e.cross[4])
+
+
+def test_lists_arrays_and_tensors_are_taken():
+    vectors = [[2.0, 1.0]]
+    for given in (vectors, np.array(vectors), torch.tensor(vectors)):
+        found = pair(Factor(given, ("a",), "image"), Factor([[3, 0]], ("b",), "text"))
+        assert found.cross.tolist() == [[6.0]]
+
+
+def test_factors_of_different_models_methods_or_widths_do_not_pair():
+    def factor(kind, width=2, model="x", method="m"):
+        info = {"model": {"name": model, "fingerprint": model}}
+        return Factor(np.ones((1, width)), ("a",), kind, method=method, info=info)
+
+    pair(factor("image"), factor("image"))  # two images do
+    with pytest.raises(ValueError, match=r"one side belongs to x .* and the other to y"):
+        pair(factor("image"), factor("text", model="y"))
+    with pytest.raises(ValueError, match="made by 'm' and the other by 'k'"):
+        pair(factor("image"), factor("text", method="k"))
+    with pytest.raises(ValueError, match="width 2 and 3"):
+        pair(factor("image"), factor("text", width=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "sound"}, 'kind must be "image" or "text", got \'sound\''),
+        ({"names": ("a",)}, r"1 players need vectors of shape \(1, D\), got \(2, 3\)"),
+        ({"first": np.ones(2)}, r"2 players need vectors of shape \(2, D\), got \(2,\)"),
+        ({"first": np.full((2, 3), np.nan)}, "6 numbers of a factor are NaN"),
+        ({"special_names": ("CLS",)}, r"1 special tokens need vectors of shape \(1, 3\)"),
+    ],
+)
+def test_bad_factors_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Factor(**{"first": np.ones((2, 3)), "names": ("a", "b"), "kind": "image", **change})
+
+
+def test_a_map_of_model_sides_has_a_grid_and_survives_a_file(tmp_path):
+    encoder = fixlip.load("demo-clip", device="cpu")
+    rng = np.random.default_rng(0)
+    image, text = (
+        Factor(rng.normal(size=(s.n, 4)), s.names, s.info["kind"], method="m", info=s.info)
+        for s in (encoder.image(IMAGE), encoder.text(CAPTION))
+    )
+    e = pair(image, text)
+    np.testing.assert_array_equal(e.on_grid(e.given("heart")).ravel(), e.cross[:, 2])
+    assert e.on_grid(e.given("heart")).shape == (6, 6)
+    back = fixlip.Explanation.load(e.save(tmp_path / "pair.safetensors"))
+    assert back.info["fit"]["method"] == "m" and np.array_equal(back.e2, e.e2)
+    twice = pair(image, image)
+    assert twice.cross.shape == (36, 36)
+    assert twice.on_grid(twice.cross[:, 3], "text")[0, 3] == twice.cross[3, 3]
+
+
+# --- fitted sides ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ridge", [0, "auto"])
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("p", "masks"), [(0.5, 100), (0.3, 40), (0.7, 2**9)])
+def test_solving_is_fitting_and_pairing(p, masks, order, ridge):
+    sides = swept(9, masks, p, seed=1), swept(6, 50, p, seed=2)
+    together = fixlip.solve(*sides, order=order, ridge=ridge)
+    one, two = (fixlip.fit(s, order=order, ridge=ridge) for s in sides)
+    apart = pair(one, two, order=order)
+    for name in ("e0", "e1", "e2", "deviations", "empty_value", "grand_value"):
+        np.testing.assert_array_equal(getattr(apart, name), getattr(together, name))
+    assert apart.info["image"] == together.info["image"] and apart.p == together.p
+
+
+def test_one_image_pairs_with_many_captions():
+    image = fixlip.fit(swept(6, 64))
+    for n in (4, 5):
+        text = swept(n, 2**n)
+        found = pair(image, fixlip.fit(text))
+        solved = fixlip.solve(swept(6, 64), text)
+        np.testing.assert_array_equal(found.e2, solved.e2)
+        np.testing.assert_array_equal(found.deviations, solved.deviations)
+
+
+@pytest.mark.parametrize("masks", [(60, 8), (400, 100), (40, 30)])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_the_vectors_are_the_slopes_of_the_embedding(masks, p):
+    """Whatever the order of the side's own terms, and also where slopes are penalised."""
+    image, text = swept(12, masks[0], p, seed=1), swept(7, masks[1], p, seed=2)
+    solved = fixlip.solve(image, text)
+    for order in (1, 2):
+        J_I, J_T = (fixlip.fit(s, order=order, errors=False).first for s in (image, text))
+        np.testing.assert_allclose((J_I @ J_T.T).numpy(), solved.cross, atol=1e-9)
+
+
+def test_the_sum_of_everything_is_the_fitted_value_with_everything_kept():
+    sides = swept(5, 32), swept(3, 8)
+    ours, slow = [], []
+    for side in sides:
+        factor = fixlip.fit(side, order=1)
+        ours.append((factor.origin + factor.first.sum(0)).numpy())
+        design = np.column_stack([np.ones(side.sample.m), side.masks.numpy()])
+        slow.append(np.linalg.lstsq(design, side.embeddings.numpy(), rcond=None)[0].sum(0))
+    np.testing.assert_allclose(ours, slow, atol=1e-9)
+
+
+def test_a_sides_own_terms_are_linear_in_the_vector():
+    factor = fixlip.fit(swept(8, 100))
+    width = factor.first.shape[1]
+    v = torch.randn(width, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mixed = v @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64)
+    for three, one in zip(factor.own(v), factor.own(mixed), strict=True):
+        expected = three[..., 0] - 2 * three[..., 1] + 0.5 * three[..., 2]
+        np.testing.assert_allclose(one[..., 0], expected, atol=1e-9)
+
+
+def test_the_terms_of_a_swapped_pair_are_the_same():
+    one, two = fixlip.fit(swept(7, 60, seed=1)), fixlip.fit(swept(5, 20, seed=2))
+    there, back = pair(one, two), pair(two, one)
+    order = [*range(5, 12), *range(5)]
+    assert there.e0 == pytest.approx(back.e0)
+    np.testing.assert_allclose(there.e1, back.e1[order], atol=1e-12)
+    np.testing.assert_allclose(there.e2, back.e2[np.ix_(order, order)], atol=1e-12)
+    np.testing.assert_allclose(there.stderr.e2, back.stderr.e2[np.ix_(order, order)], rtol=1e-4)
+
+
+def test_other_sides_of_a_factor_only_need_its_contract():
+    """No polynomial: a side given by its expected differences pairs like a fitted one."""
+    image = fixlip.fit(swept(4, 16))
+    exact = fixlip.fit(swept(3, 8))
+    e1, e2 = exact.own(torch.eye(exact.first.shape[1], dtype=torch.float64))[1:]
+    origin = exact.own(torch.eye(exact.first.shape[1], dtype=torch.float64))[0]
+    other = Factor(
+        exact.first,
+        exact.names,
+        exact.kind,
+        method="fixlip",
+        mean=exact.mean,
+        origin=exact.origin,
+        own=lambda v: (origin @ v, e1 @ v, e2 @ v),
+        ends=exact.ends,
+    )
+    np.testing.assert_allclose(pair(image, other).e2, pair(image, exact).e2, atol=1e-12)
+    assert pair(image, other).deviations is None
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(ValueError, match="ridge must be"):
+        fixlip.fit(swept(3, 8), ridge="much")
+    with pytest.raises(ValueError, match="order must be 1 or 2, got 3"):
+        fixlip.fit(swept(3, 8), order=3)
+    one = fixlip.fit(swept(3, 8))
+    with pytest.raises(ValueError, match="order=1"):
+        pair(one, one, order=1)
+    for model in "xy":
+        info = {"model": {"name": model, "fingerprint": model}}
+        with pytest.raises(ValueError, match="make both sides with the same encoder"):
+            pair(one, fixlip.fit(swept(3, 8, info=info)))
