@@ -18,7 +18,7 @@ from PIL import Image
 
 from fixlip.encoders.captions import CaptionReader
 from fixlip.encoders.loading import find_model
-from fixlip.encoders.masking import blocks_in, compile_mlps, lay_rows_by_position
+from fixlip.encoders.masking import blocks_in, lay_rows_by_position
 from fixlip.encoders.sides import ImageSide, TextSide, text_tower
 
 
@@ -29,7 +29,6 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     tokenizer: Callable | str | Path | None = None,
-    compile: bool = False,
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
 
@@ -51,8 +50,6 @@ def load(
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
-    compile : bool
-        See `Encoder`.
 
     Raises
     ------
@@ -63,8 +60,6 @@ def load(
         If a checkpoint, a model folder or a tokenizer folder does not exist.
     ConnectionError
         If something must be fetched and is out of reach.
-    RuntimeError
-        If ``compile`` is asked for and torch cannot compile here.
 
     Examples
     --------
@@ -80,7 +75,6 @@ def load(
         pretrained=weights,
         device=device,
         dtype=dtype,
-        compile=compile,
     )
 
 
@@ -104,16 +98,11 @@ class Encoder:
     dtype : torch.dtype
         The towers compute in it, as in `fixlip.load`. Embeddings are returned in it, but at least
         in float32.
-    compile : bool
-        Let torch.compile fuse the towers' MLPs, when they first run. For GPUs: on a CPU it was
-        measured to gain nothing (benchmarks/encoder.py).
 
     Raises
     ------
     ValueError
         If the towers are of a kind that cannot be masked.
-    RuntimeError
-        If ``compile`` is asked for and torch cannot compile here.
     """
 
     def __init__(
@@ -125,7 +114,6 @@ class Encoder:
         pretrained: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        compile: bool = False,
     ) -> None:
         _refuse_unknown_towers(model, name)
         self.logit_scale = float(model.logit_scale.detach().double().exp())
@@ -137,11 +125,8 @@ class Encoder:
         self.pretrained = pretrained
         self.device = model.logit_scale.device
         self.dtype = dtype
-        self.compiled = compile
         if self.half:
             lay_rows_by_position(self.model.visual)
-        if compile:
-            compile_mlps(self.model, self.device)
         self._reader = CaptionReader(
             tokenizer, length=model.context_length, vocabulary=model.vocab_size
         )
@@ -179,7 +164,6 @@ class Encoder:
             "logit_scale": self.logit_scale,
             "logit_bias": self.logit_bias,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "compiled": self.compiled,
             "open_clip": open_clip.__version__,
             "torch": torch.__version__,
             "timm": timm.__version__,

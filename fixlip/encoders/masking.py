@@ -151,30 +151,6 @@ def lay_rows_by_position(tower: torch.nn.Module) -> None:
             module.register_forward_pre_hook(lay)
 
 
-def compile_mlps(model: torch.nn.Module, device: torch.device) -> None:
-    """Have torch.compile fuse the MLPs of both towers, in place, when they first run.
-
-    Only the MLPs: hooks of this file and of the explainers reach into everything else, and a
-    compiled module does not notice hooks that are put on later.
-
-    Raises
-    ------
-    RuntimeError
-        If torch cannot compile here.
-    """
-    try:
-        torch.compile(torch.nn.functional.gelu)(torch.ones(8, device=device))
-    except Exception as error:  # its own classes for every reason: no compiler, no Triton, ...
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RuntimeError(
-            f"torch.compile does not work here: {reason}. On a CPU it needs a C++ compiler, on a "
-            "GPU Triton; leave compile out to do without"
-        ) from None
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "mlp":
-            module.compile(dynamic=True)  # batches and captions have many lengths
-
-
 def fitting_rows(device: torch.device, tokens: int, width: int) -> int:
     """How many inputs a tower should take in one pass.
 

@@ -481,32 +481,6 @@ def test_rows_lie_by_position_for_attention_in_half_precision(make, noise):
     assert seen[0][0] is seen[0][1]  # one product for queries, keys and values
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_compiled_towers_give_the_same_embeddings(make, noise, kind):
-    plain = make(kind)
-    try:
-        compiled = make(kind, compile=True)
-    except RuntimeError as reason:
-        pytest.skip(str(reason))
-    assert compiled.info["compiled"] and not plain.info["compiled"]
-    assert compiled.info["fingerprint"] == plain.info["fingerprint"]
-    for door, given in (("image", noise), ("text", CAPTION)):
-        sides = [getattr(encoder, door)(given) for encoder in (plain, compiled)]
-        for m in (3, 5):  # one program for all batch sizes
-            masks = some_masks(sides[0].n)[:m]
-            expected, found = (side.embed(masks) for side in sides)
-            torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-
-
-def test_without_a_compiler_there_is_one_clear_error(make, monkeypatch):
-    def broken(function):
-        raise NotImplementedError("no C++ compiler\nand a long explanation")
-
-    monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(RuntimeError, match=r"does not work here: no C\+\+ compiler\. .*leave"):
-        make("clip", compile=True)
-
-
 def test_embeddings_that_are_not_finite_are_refused(make, noise):
     encoder = make("clip")
     encoder.model.visual.proj.data[0, 0] = float("nan")
