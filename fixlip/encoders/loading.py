@@ -75,9 +75,7 @@ def load(
     """
     dtype, device = _dtype(dtype), _device(device)
     model, tokenizer, label, weights = _find_model(name, pretrained, tokenizer)
-    return Encoder(
-        model, tokenizer, name=label, pretrained=weights, device=device, dtype=dtype
-    )
+    return Encoder(model, tokenizer, name=label, pretrained=weights, device=device, dtype=dtype)
 
 
 def _device(device: torch.device | str | None) -> torch.device:

@@ -15,7 +15,6 @@ from tiny import CONFIGS, tiny_config
 from torch.nn.functional import normalize
 
 import fixlip.encoders
-import fixlip.encoders.sides
 from fixlip.encoders import Encoder, load
 from fixlip.encoders.masking import fitting_rows
 
@@ -152,7 +151,7 @@ def test_towers_of_one_layer_are_exact(tiny_model, tokenizer_folder, noise, kind
 )
 def test_the_last_block_runs_for_the_tokens_that_are_read(make, noise, kind, tokens):
     encoder = make(kind)
-    visual, text = encoder.model.visual, fixlip.encoders.sides.text_tower(encoder.model)
+    visual, text = encoder.model.visual, getattr(encoder.model, "text", encoder.model)
     native = hasattr(visual, "transformer")
     towers = (
         (visual.transformer.resblocks if native else visual.trunk.blocks),
@@ -383,7 +382,7 @@ def test_removed_patches_of_regions_and_names(make, noise):
     for players in ("3x2", "patch", "0x0", "9x9"):
         with pytest.raises(ValueError, match=r"unknown; expected 'patches'|do not fit the grid"):
             encoder.image(noise, players=players)
-    with pytest.raises(ValueError, match="'sentences' are unknown; expected 'tokens' or 'words'"):
+    with pytest.raises(ValueError, match='must be "tokens" or "words", got \'sentences\''):
         encoder.text(CAPTION, players="sentences")
 
 

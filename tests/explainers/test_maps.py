@@ -1,11 +1,11 @@
-"""Factors, pairs of factors, first-order maps, and boxes on the original image."""
+"""Factors, pairs of factors, and first-order maps."""
 
 import numpy as np
 import pytest
 from toy_games import Smooth
 
 import fixlip
-from fixlip.explainers import Factor, FactorPair, FirstOrderMap, banzhaf, patches_in
+from fixlip.explainers import Factor, FactorPair, FirstOrderMap, banzhaf
 from fixlip.paths import root
 
 IMAGE = root() / "data/scenes/val/000000000209.png"
@@ -186,77 +186,6 @@ def test_two_images_pair(encoder):
     one = Factor.from_units(side, np.eye(36), method="m", options={})
     e = FactorPair(one, one).to_explanation()
     assert e.cross.shape == (36, 36) and e.on_grid(e.cross[:, 3], "text")[0, 3] == 1
-
-
-# --- boxes -----------------------------------------------------------------------------------
-
-
-def test_a_box_counts_patches_by_centre_or_by_overlap(encoder):
-    side = encoder.image(IMAGE)  # 48 x 48 pixels, 6 x 6 patches of 8: nothing is resized
-    box = [5, 10, 14, 20]  # x from 5 to 19, y from 10 to 30
-    centre, overlap = np.zeros(36), np.zeros(36)
-    for row in range(6):
-        for column in range(6):
-            x, y = 8 * column, 8 * row
-            centre[6 * row + column] = 5 <= x + 4 < 19 and 10 <= y + 4 < 30
-            wide = max(0, min(19, x + 8) - max(5, x))
-            high = max(0, min(30, y + 8) - max(10, y))
-            overlap[6 * row + column] = wide * high / 64
-    assert patches_in(side, box).tolist() == centre.tolist()
-    np.testing.assert_allclose(patches_in(side, box, rule="overlap"), overlap, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["demo-clip", "demo-siglip"])
-def test_boxes_go_through_the_models_resizing_and_cropping(name, noise):
-    encoder = fixlip.load(name, device="cpu")
-    side = encoder.image(noise)  # 56 wide, 40 high
-    size, patch = side.picture.shape[0], side._patch[0]
-    scales = (size / 40, size / 40) if encoder._crops else (size / 56, size / 40)
-    shift = ((56 * scales[0] - size) / 2, 0)
-    rng = np.random.default_rng(1)
-    compared = 0
-    for _ in range(30):
-        x, y = rng.uniform(0, 30), rng.uniform(0, 20)
-        w, h = rng.uniform(6, 24), rng.uniform(6, 18)
-        inside = patches_in(side, [x, y, w, h]).reshape(side.grid)
-        for (row, column), value in np.ndenumerate(inside):
-            # the patch's centre in the original image
-            u = (patch * (column + 0.5) + shift[0]) / scales[0]
-            v = (patch * (row + 0.5) + shift[1]) / scales[1]
-            if min(abs(u - x), abs(u - x - w), abs(v - y), abs(v - y - h)) < 1.5:
-                continue  # too near an edge for whole pixels to tell
-            assert value == (x <= u < x + w and y <= v < y + h)
-            compared += 1
-    assert compared > 300
-
-
-def test_of_a_group_the_share_of_its_patches_counts(encoder):
-    side = encoder.image(IMAGE, players="2x2")
-    weights = patches_in(side, [0, 0, 24, 16])  # three patches wide, two high
-    assert weights.tolist() == [1, 0.5, 0, 0, 0, 0, 0, 0, 0]
-
-
-def test_a_box_without_a_patch_warns(encoder, noise):
-    with pytest.warns(UserWarning, match="no patch counts"):
-        assert not patches_in(encoder.image(IMAGE), [0, 0, 2, 2]).any()
-    with pytest.warns(UserWarning, match="no patch counts"):  # cropped away
-        assert not patches_in(encoder.image(noise), [0, 0, 6, 40]).any()
-
-
-@pytest.mark.parametrize("box", [[1, 2, 3], [0, 0, 0, 4], [0, 0, np.nan, 4], "box", [0, 0, 4, -1]])
-def test_bad_boxes_are_refused(encoder, box):
-    with pytest.raises(ValueError, match="a box is"):
-        patches_in(encoder.image(IMAGE), box)
-
-
-def test_boxes_outside_captions_and_unknown_rules_are_refused(encoder):
-    side = encoder.image(IMAGE)
-    with pytest.raises(ValueError, match="48 wide and 48 high"):
-        patches_in(side, [50, 0, 10, 10])
-    with pytest.raises(ValueError, match='"centre" or "overlap", got \'any\''):
-        patches_in(side, [0, 0, 9, 9], rule="any")
-    with pytest.raises(ValueError, match="needs the side of an image"):
-        patches_in(encoder.text(CAPTION), [0, 0, 9, 9])
 
 
 # --- FIxLIP's own factors --------------------------------------------------------------------
