@@ -28,7 +28,7 @@ from timm.models.vitamin import VitCfg, VitConvCfg
 from torch.nn.functional import normalize
 
 import fixlip
-from fixlip.encoders.sides import ImageSide, TextSide, text_tower
+from fixlip.encoders.sides import ImageSide, TextSide
 
 CAPTION = "a black dog next to a yellow hydrant"
 BLOCKS, WIDTH, HEADS, VOCABULARY = 2, 128, 2, 1000
@@ -122,7 +122,7 @@ def masked_texts(side: TextSide, masks: torch.Tensor) -> torch.Tensor:
 
     The tokens that are left keep their positions and what they may attend to.
     """
-    text = text_tower(side.encoder.model)
+    text = getattr(side.encoder.model, "text", side.encoder.model)
     own = text is side.encoder.model
     pool, eos = (text.text_pool_type, text.text_eos_id) if own else (text.pool_type, text.eos_id)
     embeddings = []

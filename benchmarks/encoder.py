@@ -2,7 +2,6 @@
 
     python benchmarks/encoder.py                         the four encoders of the README, in float32
     python benchmarks/encoder.py ViT-B-32 --dtype bfloat16
-    python benchmarks/encoder.py ViT-B-32 --compile
 
 Random weights take as long as trained ones. Inputs are as many as a sweep embeds at once, on a CPU
 at most 64. Raw and masked runs alternate; the table gives the medians, and the median of the ratios
@@ -44,7 +43,7 @@ def compare(raw: Callable, masked: Callable, repeats: int, device: torch.device)
 @torch.no_grad()
 def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
     """Both towers of one model."""
-    encoder = load(name, options.device, options.dtype, compile=options.compile)
+    encoder = load(name, options.device, options.dtype)
     picture = np.random.default_rng(0).integers(0, 256, size=(256, 256, 3), dtype=np.uint8)
     image, text = encoder.image(picture), encoder.text(CAPTION)
     rows = []
@@ -72,7 +71,7 @@ def rows_of(name: str, options: argparse.Namespace) -> list[dict]:
         rows.append(
             {
                 "model": name,
-                "type": str(dtype).removeprefix("torch.") + ", compiled" * options.compile,
+                "type": str(dtype).removeprefix("torch."),
                 "tower": f"{tower}, {m} inputs",
                 "raw, s": f"{raw:.3f}",
                 "masked, s": f"{masked:.3f}",
@@ -90,12 +89,10 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--device", default=None, help="by default the best there is")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     for name in options.models:
-        compiled = "-compiled" * options.compile
-        write(f"encoder-{name}-{options.dtype}{compiled}", rows_of(name, options))
+        write(f"encoder-{name}-{options.dtype}", rows_of(name, options))
 
 
 if __name__ == "__main__":

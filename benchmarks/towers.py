@@ -24,9 +24,9 @@ def stub_tokenizer(length: int, vocabulary: int):
     return tokenize
 
 
-def load(name: str, device: str | None, dtype: str, *, compile: bool = False) -> Encoder:
+def load(name: str, device: str | None, dtype: str) -> Encoder:
     """The architecture at random initialisation, which takes as long as a trained one."""
-    options = {"pretrained": "random", "device": device, "dtype": dtype, "compile": compile}
+    options = {"pretrained": "random", "device": device, "dtype": dtype}
     if "SigLIP" in name:
         options["tokenizer"] = stub_tokenizer(64, 32000)
     return fixlip.load(name, **options)

@@ -1,24 +1,20 @@
-"""Images of any kind as plain RGB, and the cut-out of them that a model sees."""
+"""Images of any kind as plain RGB, and boxes on them as pixels."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.transforms import InterpolationMode
-
-EXTREME = 8  # beyond this ratio of sides only the centre is resized, to bound the memory
 
 
 def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
     """Return any image as 8-bit RGB, upright.
 
-    The first frame of an animation is used; transparent pixels are laid on white; 16 bits are
-    scaled to 8; the orientation that a camera stored (EXIF) is applied.
+    The first frame of an animation is used; transparent pixels become white; 16 bits are scaled to
+    8; the orientation that a camera stored (EXIF) is applied.
 
     Parameters
     ----------
@@ -121,74 +117,26 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return _to_rgb(Image.fromarray(np.ascontiguousarray(array)), "the image array")
 
 
-def frame(image: Image.Image, steps: Sequence, *, crops: bool) -> Image.Image:
-    """Resize and crop an image as a model's own preprocessing does.
+def box_pixels(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
+    """The pixels of an image whose centres lie in a box.
 
     Parameters
     ----------
-    image : PIL.Image.Image
-        In mode "RGB".
-    steps : sequence of callables
-        The geometric steps of the preprocessing, in order.
-    crops : bool
-        Whether they keep the centre only. If so, images far longer than wide (or the reverse) are
-        cropped first, because resizing them whole would need far too much memory.
+    box : (x, y, width, height)
+        In pixels; (0, 0) is the corner at the top left.
+    size : (width, height)
+        Of the image.
 
     Returns
     -------
-    PIL.Image.Image
-        The picture that the model sees.
+    numpy.ndarray of bool, shape (height, width)
+
+    Examples
+    --------
+    >>> box_pixels((1, 0, 2, 1), (4, 2)).astype(int).tolist()
+    [[0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    short, long = sorted(image.size)
-    if crops and long > 2 * short:
-        warnings.warn(
-            f"the image is {image.width}x{image.height} pixels, and the model sees only the "
-            f"central {short / long:.0%} of it; crop or pad it to a square to choose what is seen",
-            stacklevel=4,
-        )
-    return _apply(image, steps, crops)
-
-
-def coverage(
-    mask: np.ndarray, steps: Sequence, *, size: tuple[int, int], crops: bool
-) -> np.ndarray:
-    """Send a mask over the original image through the geometry of the preprocessing.
-
-    Parameters
-    ----------
-    mask : array of bool, shape (H, W)
-        On the original, upright image.
-    steps, crops
-        As in `frame`.
-    size : tuple of int
-        Width and height of the original image.
-
-    Returns
-    -------
-    numpy.ndarray of float32, shape (h, w)
-        The part of each pixel of the model's picture that the mask covers, in [0, 1].
-    """
-    mask = np.asarray(mask)
-    if mask.dtype != np.bool_ or mask.shape != (size[1], size[0]):
-        raise ValueError(
-            f"a region mask of shape {mask.shape} and type {mask.dtype} was given; expected "
-            f"booleans of shape {(size[1], size[0])}, the height and width of the image"
-        )
-    boxes = []
-    for step in steps:
-        step = copy.copy(step)
-        if hasattr(step, "interpolation"):
-            step.interpolation = InterpolationMode.BOX  # the mean over the area, without ringing
-        boxes.append(step)
-    return np.asarray(_apply(Image.fromarray(mask.astype(np.float32)), boxes, crops))
-
-
-def _apply(image: Image.Image, steps: Sequence, crops: bool) -> Image.Image:
-    width, height = image.size
-    reach = EXTREME * min(width, height)
-    if crops and max(width, height) > reach:
-        left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
-        image = image.crop((left, top, min(width, left + reach), min(height, top + reach)))
-    for step in steps:
-        image = step(image)
-    return image
+    x, y, wide, high = box
+    across, down = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5  # centres of pixels
+    across, down = (across >= x) & (across < x + wide), (down >= y) & (down < y + high)
+    return down[:, None] & across  # (height, 1) & (width,) -> (height, width)

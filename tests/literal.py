@@ -79,7 +79,7 @@ class Spelled:
             self.depth = len(text.transformer.resblocks)
             for block in text.transformer.resblocks:
                 x = self.native(block, x, text.attn_mask)
-            x = text.ln_final(x)[side._pooled]
+            x = text.ln_final(x)[side.pooled]
             project = text.text_projection
             x = project(x) if isinstance(project, torch.nn.Linear) else x @ project
         elif hasattr(model.visual, "trunk"):

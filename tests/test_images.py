@@ -1,11 +1,8 @@
-"""Tests of fixlip.images: every kind of image, good and bad, and the geometry of the crop."""
-
-import warnings
+"""Tests of fixlip.images: every kind of image, good and bad, and boxes as pixels."""
 
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from fixlip import images
 
@@ -127,47 +124,7 @@ def test_no_image_at_all():
         images.open_image(3)
 
 
-STEPS = [Resize(32, interpolation=InterpolationMode.BICUBIC), CenterCrop((32, 32))]
-
-
-@pytest.mark.parametrize("size", [(20000, 10), (10, 20000)])
-def test_extreme_shapes_are_cropped_before_they_are_resized(size):
-    image = Image.new("RGB", size, "red")
-    image.paste("blue", (size[0] // 2 - 5, size[1] // 2 - 5, size[0] // 2 + 5, size[1] // 2 + 5))
-    with pytest.warns(UserWarning, match="sees only the central 0%"):
-        seen = images.frame(image, STEPS, crops=True)
-    assert seen.size == (32, 32)
-    assert (np.asarray(seen)[:, 4:-4] if size[0] > 10 else np.asarray(seen)[4:-4])[
-        ..., 2
-    ].min() > 250
-    squashed = images.frame(image, [Resize((32, 32))], crops=False)
-    assert squashed.size == (32, 32)
-
-
-def test_ordinary_shapes_are_seen_as_the_preprocessing_itself_does(colours):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        image = images.open_image(colours)
-        seen = images.frame(image, STEPS, crops=True)
-    same(seen, np.asarray(STEPS[1](STEPS[0](image))))
-    assert images.frame(Image.new("RGB", (1, 1)), STEPS, crops=True).size == (32, 32)
-
-
-@pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 80), (48, 33), (5000, 64)])
-def test_masks_follow_the_image(size):
-    mask = np.zeros(size[::-1], bool)
-    mask[: size[1] // 2, size[0] // 2 :] = True
-    image = Image.fromarray(np.where(mask[..., None], np.uint8([0, 255, 0]), np.uint8([0, 0, 0])))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        seen = np.asarray(images.frame(image, STEPS, crops=True))[..., 1] / 255
-    part = images.coverage(mask, STEPS, size=size, crops=True)
-    assert part.shape == (32, 32) and part.min() >= 0 and part.max() <= 1
-    assert np.abs(part - seen).mean() < 0.03 and ((part > 0.5) == (seen > 0.5)).mean() > 0.95
-
-
-def test_bad_region_masks():
-    with pytest.raises(ValueError, match=r"shape \(3, 3\) and type bool"):
-        images.coverage(np.zeros((3, 3), bool), STEPS, size=(4, 3), crops=True)
-    with pytest.raises(ValueError, match="type float64"):
-        images.coverage(np.zeros((3, 4)), STEPS, size=(4, 3), crops=True)
+def test_a_box_holds_the_pixels_whose_centres_it_holds():
+    inside = images.box_pixels((1.4, 0, 1.2, 0.6), (4, 2))
+    assert inside.shape == (2, 4) and np.argwhere(inside).tolist() == [[0, 1], [0, 2]]
+    assert not images.box_pixels((9, 9, 1, 1), (4, 2)).any()

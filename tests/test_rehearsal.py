@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from fixlip import plots
-from fixlip.encoders.loading import recipe
+from fixlip.encoders.loading import preparation_of
 from fixlip.paths import output, root
 
 NOTEBOOKS = {path.stem: path for path in sorted((root() / "notebooks").glob("*.ipynb"))}
@@ -95,7 +95,8 @@ def small_folder(tmp_path_factory, tokenizer_folder):
             source = tokenizer_folder(tokenizer, config["text_cfg"]["context_length"])
             for file in source.iterdir():
                 (folder / file.name).write_bytes(file.read_bytes())
-        described = {"model_cfg": config, "preprocess_cfg": recipe(name, "random").preprocess}
+        preprocess = preparation_of(name, "random").preprocess
+        described = {"model_cfg": config, "preprocess_cfg": preprocess}
         (folder / "open_clip_config.json").write_text(json.dumps(described))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
-from fixlip.images import open_image
-
-if TYPE_CHECKING:
-    from fixlip.encoders.sides import TextSide
+from fixlip.images import box_pixels, open_image
 
 MISSING = ("error", "skip")
-NAMELESS = re.compile(r"<[^<>]+>")  # tokens of unknown words, of broken characters, of spaces
 
 
 @dataclass(frozen=True)
@@ -66,9 +59,7 @@ class Object:
         if isinstance(outline, list):
             outline = [p for p in outline if len(p) >= 6]  # fewer than three corners: no area
         if not outline:
-            x, y, w, h = self.box
-            across, down = np.arange(width) + 0.5, np.arange(height) + 0.5  # centres of pixels
-            return ((down >= y) & (down < y + h))[:, None] & (across >= x) & (across < x + w)
+            return box_pixels(self.box, self.size)
         if isinstance(outline, list):
             outline = coco_mask.merge(coco_mask.frPyObjects(outline, height, width))
         elif isinstance(outline["counts"], list):  # not compressed: how COCO stores crowds
@@ -162,64 +153,6 @@ class Example:
         return [
             m for m in self.mentions if len(m.objects) == 1 and not self.objects[m.objects[0]].crowd
         ]
-
-
-def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
-    """How far each text player lies in a stretch of the caption.
-
-    Parameters
-    ----------
-    side : TextSide
-        From `Encoder.text`, with tokens or words.
-    start, stop : int
-        Characters of the caption, as in a `Mention`.
-
-    Returns
-    -------
-    numpy.ndarray, (n,), float64
-        In [0, 1]: 1 for a token with a letter or digit in the stretch; of a word, the mean of its
-        tokens that have any. ``explanation.cross @ weights`` is the map of the mention.
-
-    Warns
-    -----
-    UserWarning
-        Where no player counts, for instance because the model does not see the end of the caption.
-
-    Examples
-    --------
-    >>> import fixlip
-    >>> side = fixlip.load("demo-clip", device="cpu").text("a red star and a blue ring")
-    >>> players_at(side, 2, 10).tolist()
-    [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    """
-    caption, owner = side.info["caption"], np.array(side.info["owner"])
-    if not 0 <= start < stop <= len(caption):
-        raise ValueError(f"characters {start} to {stop} are not in the caption {caption!r}")
-    # tokenizers change case, spaces and signs, but neither letters nor digits
-    letters = [(_letters(char), start <= i < stop) for i, char in enumerate(caption)]
-    inside = [named for text, named in letters for _ in text]  # a character may become several
-    text = "".join(text for text, _ in letters)
-    # a token without a name stands for whatever lies between its neighbours
-    pieces = [None if NAMELESS.fullmatch(t) else _letters(t) for t in side.info["tokens"]]
-    wanted = "".join("(.*?)" if piece is None else f"({re.escape(piece)})" for piece in pieces)
-    match = (re.match if side.info["cut"] else re.fullmatch)(wanted, text)
-    if match is None:
-        raise ValueError(
-            f"the tokens {side.info['tokens']} do not spell the caption {caption!r}: its words "
-            "cannot be told from them"
-        )
-    spans = [match.span(k) for k in range(1, len(pieces) + 1)]
-    spoken = np.array([float(b > a) for a, b in spans])  # (tokens,): not a sign, not a space
-    share = np.array([float(any(inside[a:b])) for a, b in spans])  # (tokens,)
-    if not share.any():
-        warnings.warn(f"no player stands for {caption[start:stop]!r}", stacklevel=2)
-    return np.bincount(owner, share) / np.bincount(owner, spoken).clip(min=1)  # (n,)
-
-
-def _letters(text: str) -> str:
-    """The letters and digits of a text, in one case and form."""
-    flat = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(char for char in flat if char.isalnum())
 
 
 def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list[Example]:

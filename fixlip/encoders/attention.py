@@ -1,4 +1,4 @@
-"""The attention of a model's layers, recomputed by hooks so that gradients reach its parts."""
+"""The attention of a model's layers, recomputed so that gradients reach its probabilities."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from timm.layers import AttentionPoolLatent
 from torch import nn
 from torch.nn.functional import linear, normalize
 
-from fixlip.encoders.sides import ImageSide, TextSide, text_tower
+from fixlip.checks import one_of
+from fixlip.encoders.sides import ImageSide, TextSide
 
 
 @dataclass(frozen=True)
 class Attention:
-    """What one attention layer did with one input; in q, k, v and output heads lie side by side.
+    """The arrays inside one attention layer, for one input.
+
+    In q, k, v and output, the heads' vectors stand one after the other.
 
     Attributes
     ----------
@@ -69,7 +72,7 @@ def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
     ----------
     side : ImageSide or TextSide
     method : str
-        Who asks, for messages.
+        The name of the explainer, for messages.
 
     Raises
     ------
@@ -79,27 +82,21 @@ def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
         If the embedding is not read at one query of the last layer, as with average pooling.
     """
     if isinstance(side, TextSide):
-        blocks = text_tower(side.encoder.model).transformer.resblocks
-        return Readout([block.attn for block in blocks], side._pooled, side.span, False)
+        return Readout(side.tower.attention, side.pooled, side.span, False)
     if not isinstance(side, ImageSide):
         raise TypeError(
             f"{method} looks into the model and needs sides from encoder.image(...) and "
             f"encoder.text(...), got {type(side).__name__}"
         )
-    visual = side.encoder.model.visual
-    tower = getattr(visual, "trunk", visual)  # timm's, or open_clip's own
-    blocks = tower.blocks if tower is not visual else tower.transformer.resblocks
-    layers = [getattr(block, "attn", block) for block in blocks]
-    units = slice(-len(side.players.owner), None)  # CLS and its like come first
-    pool = tower.attn_pool
-    if type(pool) is AttentionPoolLatent and pool.latent_len == 1:
-        return Readout([*layers, pool], 0, units, True)
-    kind = tower.global_pool if tower is not visual else tower.pool_type
-    if pool is None and kind in ("tok", "token"):
-        return Readout(layers, 0, units, False)
+    units = slice(-len(side.players.owner), None)  # CLS and registers come first
+    if side.tower.pool is not None:
+        return Readout(side.tower.attention, 0, units, True)
+    if side.pooled is not None:
+        return Readout(side.tower.attention, side.pooled, units, False)
     raise ValueError(
         f"{method} follows the attention of the CLS token, or of an attention pool with one query; "
-        f"the image tower of {side.encoder.name!r} has neither (it pools by {kind!r}): use a "
+        f"the image tower of {side.encoder.name!r} has neither (it pools by "
+        f"{side.tower.pooling!r}): use a "
         "method that needs no such token, such as fixlip.explain"
     )
 
@@ -107,7 +104,7 @@ def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
 def embed(
     side: ImageSide | TextSide, layers: Sequence[nn.Module], *, heads: str = "own"
 ) -> tuple[torch.Tensor, list[Attention]]:
-    """Embed the whole input while some layers compute their attention in plain sight.
+    """Embed the whole input, and keep the attention of some layers as parts of the graph.
 
     Call it where gradients are enabled.
 
@@ -131,11 +128,10 @@ def embed(
     ------
     ValueError
         If ``heads`` is unknown, a layer's attention is of an unknown kind, or the model computes
-        in half precision, which gradients need more than.
+        in half precision, which is too coarse for gradients.
     """
     encoder = side.encoder
-    if heads not in ("own", "one"):
-        raise ValueError(f'heads must be "own" or "one", got {heads!r}')
+    one_of("heads", heads, ("own", "one"))
     if encoder.half:
         raise ValueError(
             f"gradients need single precision, and the model computes in {encoder.dtype}: load it "
@@ -151,7 +147,7 @@ def embed(
     found: list[Attention] = []
 
     def recompute(layer, args, kwargs, output):
-        """Put the literal attention in the place of the layer's own output."""
+        """Replace the layer's output by one that is computed from explicit probabilities."""
         q, k, v, project, finish = _PARTS[type(layer)](layer, args[0][0])
         if heads == "one":
             q, k, v = (_split(_merge(x), 1) for x in (q, k, v))
@@ -185,8 +181,9 @@ def _merge(x: torch.Tensor) -> torch.Tensor:
     return x.transpose(0, 1).flatten(1)
 
 
-# Per kind of layer, for its input x (positions, width): q, k and v, each (heads, positions,
-# width / heads), the output projection, and what makes the layer's own output of the mixed values.
+# One function per kind of layer. From the layer's input x (positions, width) it returns q, k and v,
+# each (heads, positions, width / heads), the output projection, and a function that turns the
+# values, mixed by the attention, (queries, width), into the layer's own output.
 
 
 def _multihead(layer: nn.MultiheadAttention, x: torch.Tensor) -> tuple:

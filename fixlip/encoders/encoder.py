@@ -1,4 +1,4 @@
-"""open_clip's image and text towers as two sides that embed masked inputs."""
+"""A frozen model of open_clip, which makes sides of images and captions."""
 
 from __future__ import annotations
 
@@ -12,76 +12,13 @@ import numpy as np
 import open_clip
 import timm
 import torch
-from open_clip.timm_model import TimmModel
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from fixlip.encoders.captions import CaptionReader
-from fixlip.encoders.loading import find_model
-from fixlip.encoders.masking import blocks_in, compile_mlps, lay_rows_by_position
-from fixlip.encoders.sides import ImageSide, TextSide, text_tower
-
-
-def load(
-    name: str,
-    *,
-    pretrained: str | Path | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | str | None = None,
-    tokenizer: Callable | str | Path | None = None,
-    compile: bool = False,
-) -> Encoder:
-    """Load a model whose two inputs can be masked.
-
-    Parameters
-    ----------
-    name : str
-        "demo-clip", "demo-siglip" or "demo-siglip-fine", which come with fixlip; the name of an
-        open_clip architecture; "local-dir:" and the path of a folder that open_clip saved; or
-        "hf-hub:" and a repository.
-    pretrained : str or pathlib.Path, optional
-        For an architecture: a tag of open_clip, the path of a checkpoint file (.safetensors, or
-        .pt, .pth, .bin without code), or "random", with the same random weights each time.
-    device : torch.device or str, optional
-        By default CUDA, else MPS, else the CPU.
-    dtype : torch.dtype or str, optional
-        The towers compute in it; by default float32. "bfloat16" is faster on GPUs and newer CPUs,
-        "float16" on GPUs. Then matrix products and attention in the image tower's blocks are in
-        half precision: weights are kept, and all else is done, in float32.
-    tokenizer : callable, str or pathlib.Path, optional
-        In place of the model's own: a function from a list of strings to padded token ids, or a
-        folder with the files of a Hugging Face tokenizer.
-    compile : bool
-        See `Encoder`.
-
-    Raises
-    ------
-    ValueError
-        If the name, the tag, the device or the type is unknown, the checkpoint is broken or
-        belongs to another architecture, or the architecture cannot be masked.
-    FileNotFoundError
-        If a checkpoint, a model folder or a tokenizer folder does not exist.
-    ConnectionError
-        If something must be fetched and is out of reach.
-    RuntimeError
-        If ``compile`` is asked for and torch cannot compile here.
-
-    Examples
-    --------
-    >>> encoder = load("ViT-B-32", pretrained="openai")  # doctest: +SKIP
-    """
-    dtype = _dtype(dtype)
-    device = _device(device)
-    model, tokenizer, label, weights = find_model(name, pretrained, tokenizer)
-    return Encoder(
-        model,
-        tokenizer,
-        name=label,
-        pretrained=weights,
-        device=device,
-        dtype=dtype,
-        compile=compile,
-    )
+from fixlip.encoders.masking import blocks_in, lay_rows_by_position
+from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.towers import image_tower, text_tower
+from fixlip.encoders.view import View
 
 
 class Encoder:
@@ -93,7 +30,7 @@ class Encoder:
     ----------
     model : open_clip.CLIP or open_clip.CustomTextCLIP
         From `open_clip.create_model`, with a vision transformer and open_clip's own text
-        transformer. It is frozen, put in evaluation mode, moved and cast.
+        transformer. It is frozen, put in evaluation mode, and moved to the device and type.
     tokenizer : callable
         From a list of one string to token ids of shape (1, L).
     name : str
@@ -104,16 +41,20 @@ class Encoder:
     dtype : torch.dtype
         The towers compute in it, as in `fixlip.load`. Embeddings are returned in it, but at least
         in float32.
-    compile : bool
-        Let torch.compile fuse the towers' MLPs, when they first run. For GPUs: on a CPU it was
-        measured to gain nothing (benchmarks/encoder.py).
+
+    Attributes
+    ----------
+    model, tokenizer, name, pretrained, device, dtype
+        As given, the model frozen.
+    stored : torch.dtype
+        Of the model's weights: the type it computes in, but at least float32.
+    logit_scale, logit_bias : float
+        Of the model's logit: scale times cosine, plus bias.
 
     Raises
     ------
     ValueError
         If the towers are of a kind that cannot be masked.
-    RuntimeError
-        If ``compile`` is asked for and torch cannot compile here.
     """
 
     def __init__(
@@ -125,45 +66,41 @@ class Encoder:
         pretrained: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        compile: bool = False,
     ) -> None:
-        _refuse_unknown_towers(model, name)
         self.logit_scale = float(model.logit_scale.detach().double().exp())
         self.logit_bias = float(model.logit_bias.detach()) if model.logit_bias is not None else 0.0
-        self.stored = torch.promote_types(dtype, torch.float32)  # the weights' type
+        self.stored = torch.promote_types(dtype, torch.float32)
         self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
         self.tokenizer = tokenizer
         self.name = name
         self.pretrained = pretrained
         self.device = model.logit_scale.device
         self.dtype = dtype
-        self.compiled = compile
-        if self.half:
-            lay_rows_by_position(self.model.visual)
-        if compile:
-            compile_mlps(self.model, self.device)
+        # after the move to the device, which replaces the text tower's causal mask
+        self._image_tower, self._text_tower = image_tower(model, name), text_tower(model, name)
+        self._view = View.of(model.visual.preprocess_cfg, self.device, self.stored)
         self._reader = CaptionReader(
             tokenizer, length=model.context_length, vocabulary=model.vocab_size
         )
-        config = PreprocessCfg(**model.visual.preprocess_cfg)
-        steps = image_transform_v2(config, is_train=False).transforms
-        # the last three steps make the mode RGB, make a tensor and normalise it
-        self._geometry, self._normalise = steps[:-3], steps[-2:]
-        self._crops = config.resize_mode == "shortest"
+        if self.half:
+            lay_rows_by_position(self.model.visual)
 
     @property
     def half(self) -> bool:
-        """Whether the image tower computes in half precision, too coarse for gradients."""
+        """Whether the image tower computes in half precision, which is too coarse for gradients."""
         return self.dtype.itemsize < 4
 
     def precision(self) -> AbstractContextManager:
-        """The context in which the image tower, called directly, computes in this encoder's dtype.
+        """Return a context for calls of ``model.encode_image``: inside, it computes in ``dtype``.
 
-        Captions need none: they are done in float32 at least. They take little of the time, and a
-        short one is seen in few masks, too few for rounding to average out: it was what moved
-        interactions beyond their error bars (benchmarks/precision.py).
+        ``model.encode_text`` needs none, because captions are always embedded in float32 or more.
+        They take little of the time, and a short caption has few masks, too few for rounding errors
+        to average out: with captions in half precision, interactions left their error bars
+        (benchmarks/precision.py).
         """
-        return blocks_in(self.model.visual, self.dtype) if self.half else nullcontext()
+        if not self.half:
+            return nullcontext()
+        return blocks_in(self._image_tower.blocks, self.device, self.dtype)
 
     def __repr__(self) -> str:
         weights = f", pretrained={self.pretrained!r}" if self.pretrained else ""
@@ -179,7 +116,6 @@ class Encoder:
             "logit_scale": self.logit_scale,
             "logit_bias": self.logit_bias,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "compiled": self.compiled,
             "open_clip": open_clip.__version__,
             "torch": torch.__version__,
             "timm": timm.__version__,
@@ -198,10 +134,10 @@ class Encoder:
         image : PIL.Image.Image, numpy.ndarray, str or pathlib.Path
             See `fixlip.images.open_image`.
         players : str, mapping or sequence
-            "patches"; square blocks of patches such as "2x2"; or regions, as boolean masks of
-            shape (H, W) over the original image, by name or in a sequence.
+            "patches"; square blocks of patches such as "2x2"; or regions, as boolean arrays of
+            shape (H, W), one value per pixel of the original image, by name or in a sequence.
         """
-        return ImageSide(self, image, players)
+        return ImageSide(self, self._image_tower, self._view, image, players)
 
     def text(self, caption: str, *, players: str = "tokens") -> TextSide:
         """Return a caption as a side of the game.
@@ -212,7 +148,7 @@ class Encoder:
         players : {"tokens", "words"}
             Single tokens, or words with all their tokens.
         """
-        return TextSide(self, caption, players)
+        return TextSide(self, self._text_tower, self._reader, caption, players)
 
     @torch.no_grad()
     def logit(self, image: Image.Image | np.ndarray | str | Path, caption: str) -> float:
@@ -223,55 +159,6 @@ class Encoder:
         text_embedding = self.model.encode_text(ids, normalize=True).double()  # (1, D)
         cosine = float((image_embedding * text_embedding).sum())
         return self.logit_scale * cosine + self.logit_bias
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"the device {str(device)!r} cannot be used here: {reason}; leave device out to use "
-            "the best there is"
-        ) from None
-    return torch.device(device)
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    known["float64"] = torch.float64
-    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-    if name not in known:
-        raise ValueError(f"dtype {name!r} is unknown; expected one of {', '.join(known)}")
-    return known[name]
-
-
-def _refuse_unknown_towers(model: torch.nn.Module, name: str) -> None:
-    """Raise unless both towers are of a kind whose masked inputs are well defined."""
-    visual, text = model.visual, text_tower(model)
-    if isinstance(visual, TimmModel):
-        plain = isinstance(visual.trunk, timm.models.VisionTransformer | timm.models.Eva)
-    else:
-        plain = isinstance(visual, open_clip.transformer.VisionTransformer)
-    if not plain or getattr(visual, "output_tokens", False):
-        raise ValueError(
-            f"the image tower of {name!r} is no plain vision transformer, and only these have "
-            "patches to remove; choose a ViT, SigLIP or EVA model"
-        )
-    own = text is model or isinstance(text, open_clip.transformer.TextTransformer)
-    if (
-        not own
-        or getattr(text, "cls_emb", None) is not None
-        or getattr(text, "output_tokens", False)
-    ):
-        raise ValueError(
-            f"the text tower of {name!r} is not open_clip's plain text transformer (CoCa and "
-            "Hugging Face text encoders are not supported); choose a CLIP or SigLIP model"
-        )
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

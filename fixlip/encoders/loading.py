@@ -1,4 +1,4 @@
-"""Which model: names, weights and tokenizers of open_clip, found or refused in one line."""
+"""Loading a model: its name, weights and tokenizer found, or refused in one line."""
 
 from __future__ import annotations
 
@@ -15,51 +15,96 @@ from pathlib import Path
 
 import open_clip
 import safetensors
-import timm
 import torch
 from huggingface_hub import constants as hub
 from open_clip.factory import get_model_config
 from open_clip.pretrained import download_pretrained
-from timm.layers import to_2tuple
 
+from fixlip.checks import one_of
 from fixlip.encoders.demo_towers import register_towers
+from fixlip.encoders.encoder import Encoder
+from fixlip.encoders.towers import refuse_family
 
 DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
 FOLDER, HUB = "local-dir:", "hf-hub:"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How weights want their architecture and their images.
+def load(
+    name: str,
+    *,
+    pretrained: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    tokenizer: Callable | str | Path | None = None,
+) -> Encoder:
+    """Load a model whose two inputs can be masked.
 
     Parameters
     ----------
-    quick_gelu : bool or None
-        The activation that the weights were trained with; None: as the architecture says.
-    preprocess : dict
-        Mean, standard deviation and resizing; empty: as open_clip has it.
-    """
-
-    quick_gelu: bool | None
-    preprocess: dict
-
-
-def find_model(
-    name: str, pretrained: str | Path | None, tokenizer: Callable | str | Path | None
-) -> tuple[torch.nn.Module, Callable, str, str | None]:
-    """Return a model on the CPU in float32, its tokenizer, and what both are called in results.
-
-    Parameters
-    ----------
-    name, pretrained, tokenizer
-        As in `fixlip.load`.
+    name : str
+        "demo-clip", "demo-siglip" or "demo-siglip-fine", which come with fixlip; the name of an
+        open_clip architecture; "local-dir:" and the path of a folder that open_clip saved; or
+        "hf-hub:" and a repository.
+    pretrained : str or pathlib.Path, optional
+        For an architecture: a tag of open_clip, the path of a checkpoint file (.safetensors, or
+        .pt, .pth, .bin without code), or "random", with the same random weights each time.
+    device : torch.device or str, optional
+        By default CUDA, else MPS, else the CPU.
+    dtype : torch.dtype or str, optional
+        The towers compute in it; by default float32. "bfloat16" is faster on GPUs and newer CPUs,
+        "float16" on GPUs. Then matrix products and attention in the image tower's blocks are in
+        half precision: weights are kept, and all else is done, in float32.
+    tokenizer : callable, str or pathlib.Path, optional
+        In place of the model's own: a function from a list of strings to padded token ids, or a
+        folder with the files of a Hugging Face tokenizer.
 
     Raises
     ------
-    FileNotFoundError, ValueError, ConnectionError
-        One line that says what is missing and how to mend it.
+    ValueError
+        If the name, the tag, the device or the type is unknown, the checkpoint is broken or
+        belongs to another architecture, or the architecture cannot be masked.
+    FileNotFoundError
+        If a checkpoint, a model folder or a tokenizer folder does not exist.
+    ConnectionError
+        If something must be fetched and is out of reach.
+
+    Examples
+    --------
+    >>> encoder = load("ViT-B-32", pretrained="openai")  # doctest: +SKIP
     """
+    dtype, device = _dtype(dtype), _device(device)
+    model, tokenizer, label, weights = _find_model(name, pretrained, tokenizer)
+    return Encoder(model, tokenizer, name=label, pretrained=weights, device=device, dtype=dtype)
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the device {str(device)!r} cannot be used here: {reason}; leave device out to use "
+            "the best there is"
+        ) from None
+    return torch.device(device)
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    known["float64"] = torch.float64
+    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
+    return known[one_of("dtype", name, known)]
+
+
+def _find_model(
+    name: str, pretrained: str | Path | None, tokenizer: Callable | str | Path | None
+) -> tuple[torch.nn.Module, Callable, str, str | None]:
+    """Return a model on the CPU in float32, its tokenizer, and the names of it and its weights."""
     register_towers()
     label = name
     if name in DEMOS:
@@ -73,7 +118,7 @@ def find_model(
     elif not name.startswith(HUB):
         name = label = name.replace("/", "-")  # OpenAI's "ViT-B/32"
     config = _config(name)
-    _refuse_family(config, label)
+    refuse_family(config, label)
     if name.startswith((FOLDER, HUB)):
         if pretrained is not None:
             raise ValueError(
@@ -82,7 +127,7 @@ def find_model(
         weights = None
     else:
         weights = _weights(name, pretrained)
-    tokenizer = _tokenizer(name, config, tokenizer)
+    tokenizer = find_tokenizer(name, config, tokenizer)
     return _model(name, weights), tokenizer, label, weights and Path(weights).name
 
 
@@ -114,38 +159,6 @@ def _config(name: str) -> dict:
     return get_model_config(name)
 
 
-def _refuse_family(config: dict, name: str) -> None:
-    """Raise for families that cannot be masked, before anything large is built or fetched."""
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    trunk = _trunk(vision.get("timm_model_name"))
-    if isinstance(vision.get("layers"), list | tuple):
-        kind = "a ResNet image tower, which has no patches to remove"
-    elif trunk and not isinstance(trunk, timm.models.VisionTransformer | timm.models.Eva):
-        kind = f"a {type(trunk).__name__} image tower, which is no plain vision transformer"
-    elif text.get("hf_model_name"):
-        kind = "a Hugging Face text encoder, whose masks differ from open_clip's"
-    elif "multimodal_cfg" in config or text.get("embed_cls"):
-        kind = "the class token of CoCa in its text tower, whose masks differ from CLIP's"
-    elif "none" in (text.get("pool_type"), vision.get("pool_type")):
-        kind = "a tower without pooling"
-    elif trunk and trunk.patch_embed.img_size != to_2tuple(vision.get("image_size", 224)):
-        kind = (
-            f"an image tower for {trunk.patch_embed.img_size[0]} pixels, but prepares images of "
-            f"{vision.get('image_size', 224)}"
-        )
-    else:
-        return
-    raise ValueError(f"{name!r} has {kind}; choose a CLIP or SigLIP model with a ViT")
-
-
-def _trunk(tower: str | None) -> torch.nn.Module | None:
-    """Return timm's model of a name without memory for its weights, if timm knows the name."""
-    if not tower or not timm.is_model(tower):
-        return None
-    with torch.device("meta"):
-        return timm.create_model(tower)
-
-
 def _weights(name: str, pretrained: str | Path | None) -> str:
     """Return a known tag, the path of a readable checkpoint file, or "random"."""
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -174,8 +187,24 @@ def _weights(name: str, pretrained: str | Path | None) -> str:
     return str(path)
 
 
-def recipe(name: str, weights: str) -> Recipe:
-    """Return what open_clip's table of weights says of a tag, or of all tags of an architecture.
+@dataclass(frozen=True)
+class Preparation:
+    """The activation and the image preprocessing that weights were trained with.
+
+    Parameters
+    ----------
+    quick_gelu : bool or None
+        Whether the activation is QuickGELU; None: as the architecture says.
+    preprocess : dict
+        Mean, standard deviation and resizing; empty: open_clip's defaults.
+    """
+
+    quick_gelu: bool | None
+    preprocess: dict
+
+
+def preparation_of(name: str, weights: str) -> Preparation:
+    """Look weights up in open_clip's table, or the architecture's tags where they are not in it.
 
     A tag's own activation is used whatever name was typed: open_clip would build 'ViT-B-32' with
     GELU for OpenAI's weights, which were trained with QuickGELU, and only warn. For a file or
@@ -192,11 +221,11 @@ def recipe(name: str, weights: str) -> Recipe:
     keys = ("mean", "std", "interpolation", "resize_mode")
     tag = open_clip.get_pretrained_cfg(name, weights)
     if tag:
-        return Recipe(bool(tag.get("quick_gelu")), {key: tag[key] for key in keys})
+        return Preparation(bool(tag.get("quick_gelu")), {key: tag[key] for key in keys})
     tags = open_clip.list_pretrained_tags_by_model(name)
     prepared = [{key: open_clip.get_pretrained_cfg(name, tag)[key] for key in keys} for tag in tags]
     if not prepared:
-        return Recipe(None, {})
+        return Preparation(None, {})
     quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
     if weights != "random" and quick and _quick(name) != name:
         warnings.warn(
@@ -210,7 +239,7 @@ def recipe(name: str, weights: str) -> Recipe:
             f"{tags[0]!r} are assumed for {Path(weights).name!r}",
             stacklevel=5,
         )
-    return Recipe(None, prepared[0])
+    return Preparation(None, prepared[0])
 
 
 def _quick(name: str) -> str:
@@ -226,7 +255,7 @@ def _model(name: str, weights: str | None) -> torch.nn.Module:
             return _create(name, require_pretrained=True)
         with _from_hub(f"{name!r}", "download the repository, and load 'local-dir:' and its path"):
             return _create(name, require_pretrained=True)
-    how = recipe(name, weights)
+    how = preparation_of(name, weights)
     options: dict = {"force_preprocess_cfg": how.preprocess}
     if how.quick_gelu is not None:
         options["quick_gelu"] = how.quick_gelu
@@ -259,8 +288,18 @@ def _create(name: str, **options: object) -> torch.nn.Module:
         raise ValueError(f"the weights {where!r} do not load into {name!r}: {reason}") from None
 
 
-def _tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None) -> Callable:
-    """Return a given tokenizer, one from a folder, or the model's own."""
+def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None) -> Callable:
+    """Return a given tokenizer, one from a folder, or the model's own.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    config : dict
+        open_clip's configuration of it.
+    tokenizer
+        As in `load`.
+    """
     if callable(tokenizer):
         return tokenizer
     text = config["text_cfg"]
@@ -301,7 +340,8 @@ def _from_hub(what: str, advice: str) -> Iterator[None]:
     """Fetch from the Hugging Face Hub, or from its cache at once where the Hub is out of reach.
 
     The Hub's own client repeats every request with growing pauses, minutes in all, before it gives
-    up, and then says little; what is cached is found without it.
+    up, and then says little; what is cached is found without it. While the block runs, the client's
+    global switch HF_HUB_OFFLINE is set to whether the Hub is out of reach.
     """
     before, offline = hub.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE or not _reachable(hub.ENDPOINT)
     hub.HF_HUB_OFFLINE = offline

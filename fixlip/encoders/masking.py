@@ -1,53 +1,47 @@
-"""Masked passes through open_clip's towers: tokens to hide, work to leave out, rows at a time."""
+"""Masked passes through towers: hiding tokens, leaving out work, and how many rows at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, Transformer
 
+from fixlip.encoders.towers import TextTower, is_plain
 from fixlip.sampler import LAST_BATCH
 
 
 @contextmanager
-def hidden_tokens(
-    transformer: Transformer, hidden: torch.Tensor, causal: torch.Tensor | None
-) -> Iterator[None]:
-    """Repeat the one row that enters a transformer, each time with other tokens hidden.
+def hidden_tokens(tower: TextTower, hidden: torch.Tensor) -> Iterator[None]:
+    """Repeat the one row that enters a text tower, each time with other tokens hidden.
 
     Parameters
     ----------
-    transformer : open_clip.transformer.Transformer
+    tower : TextTower
     hidden : torch.Tensor of bool, shape (m, L)
         True = no other token attends to it. Tokens after the L-th are cut off.
-    causal : torch.Tensor, shape (at least L, at least L), optional
-        The tower's own additive mask.
     """
     m, length = hidden.shape
-    blocks = transformer.resblocks
-    by_key = causal is None and all(type(block) is ResidualAttentionBlock for block in blocks)
+    by_key = tower.causal is None and all(is_plain(block) for block in tower.blocks)
 
     def repeat(module, args, kwargs):
         rows = args[0][:, :length].expand(m, -1, -1)  # (1, all, width) -> (m, L, width)
         mask = None
         if not by_key:
-            mask = _additive(hidden, causal, rows.dtype)
-            mask = mask.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (m * heads, L, L)
+            mask = _additive(hidden, tower.causal, rows.dtype)
+            heads = tower.attention[0].num_heads
+            mask = mask.repeat_interleave(heads, dim=0)  # (m * heads, L, L)
         return (rows,), {**kwargs, "attn_mask": mask}
 
     def hide_keys(module, args, kwargs):
         return args, {**kwargs, "key_padding_mask": hidden}
 
     with ExitStack() as hooks:
-        hooks.enter_context(transformer.register_forward_pre_hook(repeat, with_kwargs=True))
+        hooks.enter_context(tower.transformer.register_forward_pre_hook(repeat, with_kwargs=True))
         if by_key:  # needs no (m * heads, L, L) numbers, and takes torch's fused attention
-            for block in blocks:
-                hooks.enter_context(
-                    block.attn.register_forward_pre_hook(hide_keys, with_kwargs=True)
-                )
+            for layer in tower.attention:
+                hooks.enter_context(layer.register_forward_pre_hook(hide_keys, with_kwargs=True))
         yield
 
 
@@ -65,21 +59,20 @@ def _additive(
 
 
 @contextmanager
-def last_row_only(transformer: Transformer, position: int) -> Iterator[None]:
-    """Let the last block answer for one position only, (m, L, width) -> (m, 1, width).
+def one_row_only(block: torch.nn.Module, position: int | None) -> Iterator[None]:
+    """Let a tower's last block compute one token only, (m, L, width) -> (m, 1, width).
 
-    That token attends to all others as before, so its row is what it was; what falls away is the
-    query, the output projection and the MLP of rows that nothing reads. Blocks of another kind
-    than open_clip's plain one run whole.
+    That token attends to all others as before, so its row does not change. What is saved is the
+    query, the output projection and the MLP of the rows that nothing reads. Blocks of another kind
+    than open_clip's plain one compute all rows.
 
     Parameters
     ----------
-    transformer : open_clip.transformer.Transformer
-    position : int
-        The token at which the tower reads its embedding.
+    block : torch.nn.Module
+    position : int or None
+        The token whose output becomes the embedding; None: all rows are read.
     """
-    block = transformer.resblocks[-1]
-    if type(block) is not ResidualAttentionBlock:
+    if position is None or not is_plain(block):
         yield
         return
     row = slice(position, position + 1)
@@ -93,39 +86,40 @@ def last_row_only(transformer: Transformer, position: int) -> Iterator[None]:
         return (args[0][:, row],), kwargs
 
     def all_keys(module, args, kwargs):
-        rows = block.ln_1(waiting.pop())  # as the block itself normalises its one row
+        rows = block.ln_1(waiting.pop())  # as the block itself normalises the one row
         return (args[0], rows, rows), kwargs
 
     with (
         block.register_forward_pre_hook(one_query, with_kwargs=True),
-        # prepended: hooks that are there for good see the rows that attention gets
+        # prepended, so that permanent hooks see the rows that attention is given
         block.attn.register_forward_pre_hook(all_keys, with_kwargs=True, prepend=True),
     ):
         yield
 
 
 @contextmanager
-def blocks_in(tower: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Let matrix products and attention in an image tower's blocks compute in half precision.
+def blocks_in(
+    blocks: Sequence[torch.nn.Module], device: torch.device, dtype: torch.dtype
+) -> Iterator[None]:
+    """Compute the matrix products and the attention of an image tower's blocks in half precision.
 
-    What comes before and after stays in the weights' type, and so does the sum that runs through
-    the blocks. To round the embedding itself, in the last projection, would cost more accuracy than
-    all blocks do, and to round the sum at every block as well.
+    The layers before and after the blocks stay in the weights' type, and so does the sum (the
+    residual stream) that runs through them. Rounding the embedding itself, in the last projection,
+    would cost more accuracy than all blocks together, and so would rounding the sum at every block.
 
     Parameters
     ----------
-    tower : torch.nn.Module
-        ``model.visual``.
+    blocks : sequence of torch.nn.Module
+    device : torch.device
     dtype : torch.dtype
     """
-    blocks = tower.transformer.resblocks if hasattr(tower, "transformer") else tower.trunk.blocks
-    context = torch.autocast(next(tower.parameters()).device.type, dtype)
+    running = ExitStack()  # holds the autocast context of the block that runs now
 
     def enter(module, args):
-        context.__enter__()
+        running.enter_context(torch.autocast(device.type, dtype))
 
     def leave(module, args, output):
-        context.__exit__(None, None, None)
+        running.close()
 
     with ExitStack() as hooks:
         for block in blocks:
@@ -135,11 +129,16 @@ def blocks_in(tower: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 
 def lay_rows_by_position(tower: torch.nn.Module) -> None:
-    """Hand rows to attention in the order in memory in which it multiplies them, from now on.
+    """Hand rows to torch's attention in the memory order in which it multiplies them, from now on.
 
     torch's attention multiplies a transposed view of its rows. In half precision, where its fused
     path is off, every such product on a CPU copied the weight once per position: ViT-B-32 spent two
-    thirds of its time on that.
+    thirds of its time on these copies.
+
+    Parameters
+    ----------
+    tower : torch.nn.Module
+        It gets hooks that stay.
     """
 
     def lay(module, args):
@@ -151,37 +150,14 @@ def lay_rows_by_position(tower: torch.nn.Module) -> None:
             module.register_forward_pre_hook(lay)
 
 
-def compile_mlps(model: torch.nn.Module, device: torch.device) -> None:
-    """Have torch.compile fuse the MLPs of both towers, in place, when they first run.
-
-    Only the MLPs: hooks of this file and of the explainers reach into everything else, and a
-    compiled module does not notice hooks that are put on later.
-
-    Raises
-    ------
-    RuntimeError
-        If torch cannot compile here.
-    """
-    try:
-        torch.compile(torch.nn.functional.gelu)(torch.ones(8, device=device))
-    except Exception as error:  # its own classes for every reason: no compiler, no Triton, ...
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RuntimeError(
-            f"torch.compile does not work here: {reason}. On a CPU it needs a C++ compiler, on a "
-            "GPU Triton; leave compile out to do without"
-        ) from None
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "mlp":
-            module.compile(dynamic=True)  # batches and captions have many lengths
-
-
 def fitting_rows(device: torch.device, tokens: int, width: int) -> int:
     """How many inputs a tower should take in one pass.
 
-    On a CPU few enough for the hidden states to stay in its caches, as 16 images of ViT-B-16 or 27
-    of ViT-B-32: larger batches were 5 to 10 % slower. On a CUDA GPU as many as an eighth of its
-    memory holds, at 64 bytes for every hidden number (14 copies of it live at once in float32). The
-    GPU's whole memory counts, not what is free, so that the same work gives the same bits.
+    On a CPU, few enough for the hidden states to stay in its caches, such as 16 images of ViT-B-16
+    or 27 of ViT-B-32: larger batches were 5 to 10 % slower. On a CUDA GPU, as many as fit an eighth
+    of its memory, at 64 bytes per number of the hidden states (14 copies of them exist at the same
+    time in float32). The GPU's whole memory counts, not what is free, so that the same work gives
+    the same bits.
 
     Parameters
     ----------

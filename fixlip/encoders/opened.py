@@ -1,4 +1,4 @@
-"""One tower of a side, opened at the input of one of its blocks: what goes in, and the way out."""
+"""A side's tower, opened at the input of one of its blocks: from hidden states to embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear
 
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.encoders.towers import image_parts, text_parts
+from fixlip.encoders.towers import is_plain
 
 
 class Tower:
@@ -52,24 +52,22 @@ class Tower:
     TypeError
         For anything but a side of an encoder.
     ValueError
-        For a tower without transformer blocks, or a layer that it does not have.
+        For a layer that the tower does not have.
     """
 
     def __init__(self, side: ImageSide | TextSide, layer: int = -1) -> None:
         if isinstance(side, ImageSide):
-            self._parts = image_parts(side.encoder.model.visual)
-            own, self.encode = side.pixels, side.encoder.model.encode_image
+            own, self.encode, self._length = side.pixels, side.encoder.model.encode_image, None
         elif isinstance(side, TextSide):
-            self._parts = text_parts(side)
-            own, self.encode = side.ids, side.encoder.model.encode_text
+            own, self.encode, self._length = side.ids, side.encoder.model.encode_text, side.length
         else:
             raise TypeError(
                 "expected a side made with encoder.image(...) or encoder.text(...), got "
                 f"{type(side).__name__}"
             )
         self.side = side
-        self.blocks = list(self._parts.blocks)
-        self.pooled = self._parts.pooled
+        self.blocks = list(side.tower.blocks)
+        self.pooled = side.pooled
         self.layer = _check_layer(layer, len(self.blocks))
         self.hidden, self._options = self._open(own)
         self.rows, self.special_names = _rows(side, self.hidden)
@@ -92,12 +90,12 @@ class Tower:
         """
         if not self._one_query:
             hidden = self.run(hidden)  # (B, T, width)
-            return self._parts.head(hidden if self.pooled is None else hidden[:, [self.pooled]])
+            return self.side.tower.head(hidden if self.pooled is None else hidden[:, [self.pooled]])
         last = self.blocks[-1]
         for block, options in zip(self.blocks[self.layer : -1], self._options[:-1], strict=True):
             hidden = block(hidden, **options)
         token = _one_token(last, hidden[:, [self.pooled]], *_keys_and_values(last, hidden))
-        return self._parts.head(token)  # (B, 1, width) -> (B, D)
+        return self.side.tower.head(token)  # (B, 1, width) -> (B, D)
 
     def gated(
         self, hidden: torch.Tensor, move: torch.Tensor
@@ -126,7 +124,7 @@ class Tower:
 
         def embed(gates: torch.Tensor) -> torch.Tensor:
             token = hidden[:, [at]] + gates[at] * move[:, [at]]  # (B, 1, width)
-            return self._parts.head(_one_token(last, token, *there, gates, *moves))
+            return self.side.tower.head(_one_token(last, token, *there, gates, *moves))
 
         return embed
 
@@ -137,7 +135,7 @@ class Tower:
 
     @property
     def _one_query(self) -> bool:
-        return self.pooled is not None and type(self.blocks[-1]) is ResidualAttentionBlock
+        return self.pooled is not None and is_plain(self.blocks[-1])
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         """Each token brought to the embedding space by itself, (B, T, width) -> (B, T, D).
@@ -151,7 +149,7 @@ class Tower:
         ValueError
             Where the tower pools in another way, which has no reading for one token.
         """
-        return self._parts.project(hidden)
+        return self.side.tower.project(hidden)
 
     @torch.no_grad()
     def _open(self, inputs: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
@@ -167,15 +165,12 @@ class Tower:
                 )
                 hooks.enter_context(note)
             self.encode(inputs)
-        length = self._parts.length
-        options = [
-            {
-                k: v[:length, :length] if k == "attn_mask" and v is not None else v
-                for k, v in o.items()
-            }
-            for _, o in given
-        ]
-        return given[0][0][0][:, :length], options  # (1, L, width) -> (1, T, width)
+        hidden, length = given[0][0][0], self._length
+        options = []
+        for _, own in given:
+            mask = own.get("attn_mask")  # (L, L)
+            options.append(own if mask is None else {**own, "attn_mask": mask[:length, :length]})
+        return hidden[:, :length], options  # (1, L, width) -> (1, T, width)
 
 
 @contextmanager

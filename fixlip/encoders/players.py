@@ -1,4 +1,4 @@
-"""Who plays: groups of image patches, and groups of caption tokens."""
+"""The players of a side: groups of image patches, or groups of caption tokens."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Players:
         return len(self.names)
 
     def units(self, masks: torch.Tensor) -> torch.Tensor:
-        """Spread masks over players to masks over the units they own.
+        """Turn masks over players into masks over the units that they own.
 
         Parameters
         ----------
@@ -59,9 +59,8 @@ class Players:
         torch.Tensor of bool, shape (m, units)
         """
         # a copy, because torch cannot wrap a read-only array
-        return masks[
-            :, torch.tensor(self.owner.tolist(), device=masks.device)
-        ]  # (m, n) -> (m, units)
+        owner = torch.tensor(self.owner.tolist(), device=masks.device)
+        return masks[:, owner]  # (m, n) -> (m, units)
 
 
 def patches(rows: int, cols: int) -> Players:
@@ -102,7 +101,7 @@ def blocks(rows: int, cols: int, size: int) -> Players:
     return Players(f"{size}x{size}", names, row // size * across + col // size)
 
 
-def regions(masks: Mapping | Sequence, rows: int, cols: int) -> Players:
+def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
     """Let regions of the picture play: "the dog", "the hydrant", and the rest.
 
     A patch belongs to the region that covers the largest part of it, if that is at least half of
@@ -110,49 +109,68 @@ def regions(masks: Mapping | Sequence, rows: int, cols: int) -> Players:
 
     Parameters
     ----------
-    masks : mapping of str to array, or sequence of arrays, each of shape (H, W)
-        Boolean masks, or coverages in [0, 1], on the picture that the model sees. A sequence is
-        named "region 1", "region 2", ...
+    coverages : mapping of str to array, or sequence of arrays, each of shape (H, W)
+        The part of each pixel that a region covers, in [0, 1] or as booleans, on the picture that
+        the model sees. The regions of a sequence are named "region 1", "region 2", ...
     rows, cols : int
         The grid of patches on that picture.
 
     Raises
     ------
     ValueError
-        If a mask has the wrong shape, or a region covers no patch by at least half.
+        If a coverage has the wrong shape, or a region covers no patch by at least half.
     """
-    if not isinstance(masks, Mapping):
-        masks = {f"region {i}": mask for i, mask in enumerate(masks, start=1)}
-    if not masks:
-        raise ValueError("no regions were given; give at least one mask, or players='patches'")
-    if REST in masks:
+    if not isinstance(coverages, Mapping):
+        coverages = {f"region {i}": pixels for i, pixels in enumerate(coverages, start=1)}
+    if not coverages:
+        raise ValueError("no regions were given; give at least one, or players='patches'")
+    if REST in coverages:
         raise ValueError(f"the region name {REST!r} is kept for the patches outside all regions")
-    coverage = np.stack([_coverage(name, mask, rows, cols) for name, mask in masks.items()])
-    best = coverage.argmax(axis=0)  # (regions, patches) -> (patches,)
-    owner = np.where(coverage.max(axis=0) >= 0.5, best, len(masks))
-    for i, name in enumerate(masks):
+    share = np.stack([_share(name, pixels, rows, cols) for name, pixels in coverages.items()])
+    best = share.argmax(axis=0)  # (regions, patches) -> (patches,)
+    owner = np.where(share.max(axis=0) >= 0.5, best, len(coverages))
+    for i, name in enumerate(coverages):
         if not (owner == i).any():
             raise ValueError(
-                f"the region {name!r} owns no patch: it covers at most {coverage[i].max():.0%} of "
+                f"the region {name!r} owns no patch: it covers at most {share[i].max():.0%} of "
                 "one, and a patch goes to the region that covers at least half of it and the most; "
                 "enlarge or merge regions, or use a model with smaller patches"
             )
-    names = (*map(str, masks), REST) if (owner == len(masks)).any() else tuple(map(str, masks))
-    return Players("regions", names, owner)
+    names = tuple(map(str, coverages))
+    left_over = (owner == len(coverages)).any()
+    return Players("regions", (*names, REST) if left_over else names, owner)
 
 
-def _coverage(name: str, mask: np.ndarray, rows: int, cols: int) -> np.ndarray:
-    """Return the part of each patch, in [0, 1], that a mask covers; shape (rows * cols,)."""
-    mask = np.asarray(mask, dtype=np.float64)
-    if mask.ndim != 2 or mask.shape[0] < rows or mask.shape[1] < cols:
+def patch_tiles(pixels: np.ndarray, grid: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:
+    """Cut an array over the pixels of a picture into its patches.
+
+    Parameters
+    ----------
+    pixels : array, shape (H, W)
+        Pixels beyond the last whole patch are dropped, because the model never sees them.
+    grid : (rows, columns)
+    patch : (height, width)
+        Of one patch.
+
+    Returns
+    -------
+    numpy.ndarray, (rows, height, columns, width)
+    """
+    (rows, columns), (high, wide) = grid, patch
+    return pixels[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+
+
+def _share(name: str, coverage: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """Return the part of each patch, in [0, 1], that a region covers; shape (rows * cols,)."""
+    coverage = np.asarray(coverage, dtype=np.float64)
+    if coverage.ndim != 2 or coverage.shape[0] < rows or coverage.shape[1] < cols:
         raise ValueError(
-            f"the mask of region {name!r} has shape {mask.shape}; expected (height, width) of the "
-            f"picture, at least {rows} by {cols}"
+            f"the coverage of region {name!r} has shape {coverage.shape}; expected (height, width) "
+            f"of the picture, at least {rows} by {cols}"
         )
-    high, wide = mask.shape[0] // rows, mask.shape[1] // cols
-    # pixels beyond the last whole patch are never seen by the model
-    tiles = mask[: rows * high, : cols * wide].reshape(rows, high, cols, wide)
-    return tiles.mean(axis=(1, 3)).ravel()  # (rows, high, cols, wide) -> (rows * cols,)
+    patch = coverage.shape[0] // rows, coverage.shape[1] // cols
+    # (rows, height, cols, width) -> (rows * cols,)
+    return patch_tiles(coverage, (rows, cols), patch).mean(axis=(1, 3)).ravel()
 
 
 def tokens(pieces: Sequence[str]) -> Players:
@@ -197,7 +215,7 @@ def words(pieces: Sequence[str]) -> Players:
 
 
 def _opens_word(before: str, piece: str) -> bool:
-    """Tell whether a piece starts a new word after the word read so far."""
+    """Whether a piece starts a new word after the word read so far."""
     if not before.strip():  # a lone space belongs to the word that follows it
         return False
     return piece.startswith(" ") or _is_punctuation(piece) or _is_punctuation(before)

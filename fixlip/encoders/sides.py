@@ -5,29 +5,46 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from timm.layers import PatchEmbed
 from torch.nn.functional import interpolate, normalize
 
-from fixlip import images
-from fixlip.checks import boolean_masks
-from fixlip.encoders.masking import fitting_rows, hidden_tokens, last_row_only
+from fixlip.checks import boolean_masks, one_of
+from fixlip.encoders.captions import CaptionReader
+from fixlip.encoders.masking import fitting_rows, hidden_tokens, one_row_only
 from fixlip.encoders.players import Players, blocks, patches, regions, tokens, words
+from fixlip.encoders.towers import ImageTower, TextTower
+from fixlip.encoders.view import View
+from fixlip.images import open_image
 
-if TYPE_CHECKING:
-    from fixlip.encoders import Encoder
+
+class Model(Protocol):
+    """What a side, and an explainer that looks into the model, need of the encoder."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def half(self) -> bool: ...
+
+    @property
+    def info(self) -> dict: ...
+
+    def precision(self) -> AbstractContextManager: ...
 
 
 class _Side:
     """What the image and the text side have in common: players, and their masked embeddings."""
 
-    def __init__(self, encoder: Encoder, players: Players, hidden: tuple[int, int]) -> None:
+    def __init__(self, encoder: Model, players: Players, hidden: tuple[int, int]) -> None:
         self.encoder = encoder
         self.players = players
         self._hidden = hidden  # tokens and width of the tower's hidden states
@@ -82,30 +99,45 @@ class _Side:
 class ImageSide(_Side):
     """An image; a removed patch is zero after normalisation, the mean colour, in its place.
 
+    `Encoder.image` makes one.
+
     Attributes
     ----------
+    encoder : Encoder
+        The encoder that made the side.
+    tower : ImageTower
+        The parts of the model's image tower.
+    view : View
+        How the model sees an image.
     picture : numpy.ndarray of uint8, shape (H, W, 3)
         The image as the model sees it.
     pixels : torch.Tensor, shape (1, 3, H, W)
         The same, normalised, on the encoder's device.
-    grid : tuple of int
-        Rows and columns of patches.
+    grid : (rows, columns)
+        Of patches.
+    patch : (height, width)
+        Of one patch, in pixels of the picture.
+    pooled : int or None
+        The token whose output becomes the embedding; None where several are pooled.
     """
 
-    def __init__(self, encoder: Encoder, image: object, players: object) -> None:
+    def __init__(
+        self, encoder: Model, tower: ImageTower, view: View, image: object, players: object
+    ) -> None:
+        self.tower = tower
+        self.view = view
         self._source = _source(image)
-        image = images.open_image(image)
+        image = open_image(image)
         self._size = image.size
-        seen = images.frame(image, encoder._geometry, crops=encoder._crops)
-        to_tensor, normalise = encoder._normalise
+        seen = view.picture(image)
         self.picture = np.array(seen)
-        self.pixels = normalise(to_tensor(seen))[None].to(encoder.device, encoder.stored)
-        self.grid, self._patch = _grid(encoder.model.visual, seen.size)
-        visual = encoder.model.visual
-        width = visual.conv1.out_channels if hasattr(visual, "conv1") else visual.trunk.embed_dim
-        super().__init__(encoder, self._group(encoder, players), (math.prod(self.grid), width))
+        self.pixels = view.pixels(seen)
+        self.grid = rows, columns = tower.grid
+        self.patch = tower.patch or (seen.height // rows, seen.width // columns)
+        self.pooled = tower.pooled
+        super().__init__(encoder, self._group(players), (math.prod(self.grid), tower.width))
 
-    def _group(self, encoder: Encoder, players: object) -> Players:
+    def _group(self, players: object) -> Players:
         if isinstance(players, str):
             if players == "patches":
                 return patches(*self.grid)
@@ -113,17 +145,18 @@ class ImageSide(_Side):
             if not size:
                 raise ValueError(
                     f"image players {players!r} are unknown; expected 'patches', square blocks of "
-                    "patches such as '2x2', or boolean masks of regions"
+                    "patches such as '2x2', or regions as boolean arrays of the image's height and "
+                    "width"
                 )
             return blocks(*self.grid, int(size[1]))
         if not isinstance(players, Mapping):
-            players = {f"region {i}": mask for i, mask in enumerate(players, start=1)}
-        whole = tuple(slice(n * size) for n, size in zip(self.grid, self._patch, strict=True))
-        masks = {}
-        for name, mask in players.items():
-            seen = images.coverage(mask, encoder._geometry, size=self._size, crops=encoder._crops)
-            masks[name] = seen[whole]  # pixels beyond the last whole patch play no part
-        return regions(masks, *self.grid)
+            players = {f"region {i}": region for i, region in enumerate(players, start=1)}
+        whole = tuple(slice(n * size) for n, size in zip(self.grid, self.patch, strict=True))
+        coverages = {}
+        for name, region in players.items():
+            coverage = self.view.coverage(region, self._size)
+            coverages[name] = coverage[whole]  # pixels beyond the last whole patch play no part
+        return regions(coverages, *self.grid)
 
     @cached_property
     def info(self) -> dict:
@@ -140,10 +173,8 @@ class ImageSide(_Side):
 
     def _features(self, units: torch.Tensor) -> torch.Tensor:
         model, grid = self.encoder.model, self.grid
-        visual = model.visual
         keep = units.reshape(-1, 1, *grid)  # (m, patches) -> (m, 1, rows, cols)
-        embedding = _patch_embedding(visual)
-        if embedding is None:  # patches are not embedded one by one: mask the pixels
+        if self.tower.embedding is None:  # patches are not embedded one by one: mask the pixels
             keep = interpolate(keep.to(self.pixels.dtype), self.pixels.shape[2:])  # (m, 1, H, W)
             with self.encoder.precision():
                 return model.encode_image(self.pixels * keep)
@@ -160,11 +191,10 @@ class ImageSide(_Side):
             # timm hands over a transposed view, and sums keep its layout through all blocks
             return torch.where(rows, output, blank).contiguous()
 
-        by_class_token = getattr(visual, "pool_type", None) == "tok" and visual.attn_pool is None
         with (
             self.encoder.precision(),
-            embedding.register_forward_hook(remove_patches),
-            last_row_only(visual.transformer, 0) if by_class_token else nullcontext(),
+            self.tower.embedding.register_forward_hook(remove_patches),
+            one_row_only(self.tower.blocks[-1], self.pooled),
         ):
             return model.encode_image(self.pixels)  # (m, D)
 
@@ -172,34 +202,44 @@ class ImageSide(_Side):
 class TextSide(_Side):
     """A caption; a removed token is hidden from attention, positions and ids stay.
 
+    `Encoder.text` makes one.
+
     Attributes
     ----------
+    encoder : Encoder
+        The encoder that made the side.
+    tower : TextTower
+        The parts of the model's text tower.
     ids : torch.Tensor of int64, shape (1, L)
         All token ids, on the encoder's device.
     span : slice
         The positions of the caption's own tokens; start, end and padding tokens always stay.
+    pooled : int
+        The position whose output becomes the embedding.
+    length : int
+        How many of the L positions the embedding depends on: in a causal tower those up to the
+        pooled one, else all.
     """
 
-    def __init__(self, encoder: Encoder, caption: str, players: str) -> None:
+    def __init__(
+        self, encoder: Model, tower: TextTower, reader: CaptionReader, caption: str, players: str
+    ) -> None:
         groupings = {"tokens": tokens, "words": words}
-        if players not in groupings:
-            raise ValueError(f"text players {players!r} are unknown; expected 'tokens' or 'words'")
+        group = groupings[one_of("text players", players, groupings)]
+        self.tower = tower
         self._caption = caption
-        self._read = encoder._reader.read(caption)
+        self._read = reader.read(caption)
         self.ids = torch.tensor([self._read.ids], device=encoder.device)
         self.span = slice(self._read.start, self._read.stop)
-        self._pooled = _pooled_position(encoder.model, self.ids)
-        if self.span.start <= self._pooled < self.span.stop:
+        self.pooled = tower.pooled(self.ids)
+        if self.span.start <= self.pooled < self.span.stop:
             raise ValueError(
-                f"the model reads the caption's meaning at its token {self._pooled}, which is no "
+                f"the model reads the caption's meaning at its token {self.pooled}, which is no "
                 "end token; pass the tokenizer that the model was made with, and leave special "
                 "tokens out of the caption"
             )
-        text = text_tower(encoder.model)
-        # In a causal tower nothing after the pooled position reaches it: leave that out, exactly.
-        length = self._pooled + 1 if text.attn_mask is not None else self.ids.shape[1]
-        grouped = groupings[players](self._read.pieces)
-        super().__init__(encoder, grouped, (length, text.transformer.width))
+        self.length = self.ids.shape[1] if tower.causal is None else self.pooled + 1
+        super().__init__(encoder, group(self._read.pieces), (self.length, tower.width))
 
     @cached_property
     def info(self) -> dict:
@@ -216,56 +256,24 @@ class TextSide(_Side):
         }
 
     def _features(self, units: torch.Tensor) -> torch.Tensor:
-        model, pooled = self.encoder.model, self._pooled
-        text, length = text_tower(model), self._hidden[0]
         hidden = units.new_zeros(len(units), self.ids.shape[1])  # (m, all positions)
         hidden[:, self.span] = ~units
 
         def put_back(module, args, output):
-            """Show the one row, (m, 1, width), at the position where the tower looks for it."""
-            return output[:, -1:].expand(-1, pooled + 1, -1) if output.shape[1] == 1 else output
+            """Show the one row, (m, 1, width), at the position where the model looks for it."""
+            if output.shape[1] > 1:
+                return output
+            return output[:, -1:].expand(-1, self.pooled + 1, -1)
 
         with (
-            hidden_tokens(text.transformer, hidden[:, :length], text.attn_mask),
-            last_row_only(text.transformer, pooled),
-            text.transformer.register_forward_hook(put_back),
+            hidden_tokens(self.tower, hidden[:, : self.length]),
+            one_row_only(self.tower.blocks[-1], self.pooled),
+            self.tower.transformer.register_forward_hook(put_back),
         ):
-            return model.encode_text(self.ids)  # (m, D)
+            return self.encoder.model.encode_text(self.ids)  # (m, D)
 
 
 def _source(image: object) -> str:
     """Return the name of the file that an image came from, or "array"."""
     path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
     return Path(path).name or "array"
-
-
-def text_tower(model: torch.nn.Module) -> torch.nn.Module:
-    """Return what has the text tower's `transformer` and `attn_mask`: in CLIP, the model itself."""
-    return model.text if hasattr(model, "text") else model
-
-
-def _pooled_position(model: torch.nn.Module, ids: torch.Tensor) -> int:
-    """Return the position whose output is the embedding of the caption."""
-    text = text_tower(model)
-    kind = text.text_pool_type if text is model else text.pool_type
-    if kind == "eos":
-        end = model.text_eos_id if text is model else text.eos_id
-        return int((ids[0] == end).int().argmax())
-    return {"first": 0, "last": ids.shape[1] - 1, "argmax": int(ids[0].argmax())}[kind]
-
-
-def _patch_embedding(visual: torch.nn.Module) -> torch.nn.Module | None:
-    """Return the module that embeds every patch by itself, if the tower has one."""
-    if hasattr(visual, "conv1"):  # open_clip's own
-        return visual.conv1
-    embedding = visual.trunk.patch_embed  # timm's
-    return embedding if type(embedding) is PatchEmbed else None
-
-
-def _grid(visual: torch.nn.Module, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """Return the rows and columns of patches, and the height and width of a patch in pixels."""
-    tower = visual if hasattr(visual, "conv1") else visual.trunk.patch_embed
-    rows, cols = tower.grid_size
-    if _patch_embedding(visual) is None:
-        return (rows, cols), (size[1] // rows, size[0] // cols)
-    return (rows, cols), tuple(tower.patch_size)

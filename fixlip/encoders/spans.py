@@ -1,17 +1,20 @@
-"""Boxes on the original image, as the image players inside them."""
+"""Boxes on an image and stretches of a caption, as weights of the players inside them."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fixlip import images
+from fixlip.checks import one_of
+from fixlip.encoders.players import patch_tiles
+from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.images import box_pixels
 
-if TYPE_CHECKING:
-    from fixlip.encoders.sides import ImageSide
+NAMELESS = re.compile(r"<[^<>]+>")  # tokens of unknown words, of broken characters, of spaces
 
 
 def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -> np.ndarray:
@@ -25,13 +28,19 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
         x and y of the top left corner, width and height, in pixels of the original, upright image.
         It goes through the model's own preprocessing; what that crops away does not count.
     rule : {"centre", "overlap"}
-        A patch counts whole where its centre lies in the box, or by the share of it that does.
+        With "centre", a patch counts 1 if its centre lies in the box, else 0. With "overlap", it
+        counts as the share of its area that lies in the box.
 
     Returns
     -------
     numpy.ndarray, (n,), float64
         In [0, 1]; of a group of patches, their mean. ``np.flatnonzero`` of it gives the players,
         ``weights @ explanation.cross`` the words' scores.
+
+    Raises
+    ------
+    ValueError
+        For an unknown rule, the side of a caption, or a box that is malformed or outside the image.
 
     Warns
     -----
@@ -50,19 +59,14 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
     ----------
     The point game of the exCLIP paper (TMLR 2025), which leaves the rule open.
     """
-    if rule not in ("centre", "overlap"):
-        raise ValueError(f'rule must be "centre" or "overlap", got {rule!r}')
+    one_of("rule", rule, ("centre", "overlap"))
     if not hasattr(side, "grid"):
         raise ValueError("a box needs the side of an image: make it with encoder.image(...)")
-    inside = _box_mask(box, side.info["size"])
-    encoder, (rows, columns) = side.encoder, side.grid
-    seen = images.coverage(
-        inside, encoder._geometry, size=side.info["size"], crops=encoder._crops
-    )  # (h, w), in [0, 1]
-    high, wide = side._patch
-    # pixels beyond the last whole patch are in none
-    tiles = seen[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
+    size = side.info["size"]
+    coverage = side.view.coverage(_checked_box(box, size), size)  # (h, w), in [0, 1]
+    tiles = patch_tiles(coverage, side.grid, side.patch)  # (rows, high, columns, wide)
     if rule == "centre":  # the middle pixel, or the two or four around the middle
+        high, wide = side.patch
         tiles = tiles[:, (high - 1) // 2 : high // 2 + 1, :, (wide - 1) // 2 : wide // 2 + 1]
     share = tiles.astype(np.float64).mean((1, 3)).ravel()  # (rows * columns,)
     if rule == "centre":
@@ -70,24 +74,84 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
     if not share.any():
         warnings.warn(f"no patch counts as inside the box {list(box)}", stacklevel=2)
     owner = side.players.owner
-    return np.bincount(owner, share) / np.bincount(owner)  # (units,) -> (n,)
+    return np.bincount(owner, share) / np.bincount(owner)  # (patches,) -> (n,)
 
 
-def _box_mask(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
-    """Pixels (height, width) whose centres lie in a box, for an image of this width and height."""
+def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
+    """How far each text player lies in a stretch of the caption.
+
+    Parameters
+    ----------
+    side : TextSide
+        From `Encoder.text`, with tokens or words.
+    start, stop : int
+        The characters ``caption[start:stop]``, as in a `fixlip.data.examples.Mention`.
+
+    Returns
+    -------
+    numpy.ndarray, (n,), float64
+        In [0, 1]: 1 for a token with a letter or digit in the stretch; of a word, the mean of its
+        tokens that have any. ``explanation.cross @ weights`` is the map of the mention.
+
+    Raises
+    ------
+    ValueError
+        If the stretch is not in the caption, or the tokens do not spell the caption.
+
+    Warns
+    -----
+    UserWarning
+        Where no player counts, for instance because the model does not see the end of the caption.
+
+    Examples
+    --------
+    >>> import fixlip
+    >>> side = fixlip.load("demo-clip", device="cpu").text("a red star and a blue ring")
+    >>> players_at(side, 2, 10).tolist()
+    [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    caption, owner = side.info["caption"], side.players.owner
+    if not 0 <= start < stop <= len(caption):
+        raise ValueError(f"characters {start} to {stop} are not in the caption {caption!r}")
+    # tokenizers change case, spaces and signs, but neither letters nor digits
+    letters = [(_letters(char), start <= i < stop) for i, char in enumerate(caption)]
+    inside = [named for text, named in letters for _ in text]  # a character may become several
+    text = "".join(text for text, _ in letters)
+    # a token without a name stands for whatever lies between its neighbours
+    pieces = [None if NAMELESS.fullmatch(t) else _letters(t) for t in side.info["tokens"]]
+    wanted = "".join("(.*?)" if piece is None else f"({re.escape(piece)})" for piece in pieces)
+    match = (re.match if side.info["cut"] else re.fullmatch)(wanted, text)
+    if match is None:
+        raise ValueError(
+            f"the tokens {side.info['tokens']} do not spell the caption {caption!r}, so that no "
+            "token can be matched with its characters; give the players by hand"
+        )
+    spans = [match.span(k) for k in range(1, len(pieces) + 1)]
+    spoken = np.array([float(b > a) for a, b in spans])  # (tokens,): not a sign, not a space
+    share = np.array([float(any(inside[a:b])) for a, b in spans])  # (tokens,)
+    if not share.any():
+        warnings.warn(f"no player stands for {caption[start:stop]!r}", stacklevel=2)
+    return np.bincount(owner, share) / np.bincount(owner, spoken).clip(min=1)  # (n,)
+
+
+def _checked_box(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
+    """The box as pixels (height, width) of an image of this width and height, not all False."""
     try:
         numbers = np.asarray(box, np.float64)
     except (TypeError, ValueError):
         numbers = np.empty(0)
-    width, height = size
     if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] <= 0).any():
         raise ValueError(f"a box is [x, y, width, height] in pixels, got {box!r}")
-    x, y, w, h = numbers
-    across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
-    across, down = (across >= x) & (across < x + w), (down >= y) & (down < y + h)
-    if not across.any() or not down.any():
+    pixels = box_pixels(numbers, size)
+    if not pixels.any():
         raise ValueError(
-            f"the box {list(box)} holds no pixel of the image, which is {width} wide and {height} "
-            "high: give [x, y, width, height] in pixels of the original image"
+            f"the box {list(box)} holds no pixel of the image, which is {size[0]} wide and "
+            f"{size[1]} high: give [x, y, width, height] in pixels of the original image"
         )
-    return down[:, None] & across  # (height, width)
+    return pixels
+
+
+def _letters(text: str) -> str:
+    """The letters and digits of a text, in one case and form."""
+    flat = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in flat if char.isalnum())

@@ -1,54 +1,252 @@
-"""How towers end: pooling and projection of each kind of image and text tower."""
+"""The anatomy of image and text towers: blocks, patches, pooling and projection of every kind.
+
+This is the only file that knows how open_clip and timm name the parts of a tower. To support
+another kind of tower, add a function that fills in an `ImageTower` or a `TextTower` for it, and let
+`image_tower` or `text_tower` call it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import timm
 import torch
 from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
-from timm.layers import AttentionPoolLatent
+from open_clip.transformer import (
+    ResidualAttentionBlock,
+    TextTransformer,
+    Transformer,
+    VisionTransformer,
+)
+from timm.layers import AttentionPoolLatent, PatchEmbed, to_2tuple
 from torch import nn
 
-from fixlip.encoders.sides import TextSide, text_tower
 
-
-class Parts(NamedTuple):
-    """A tower's blocks, and what comes after them.
+class ImageTower(NamedTuple):
+    """The parts of a vision transformer.
 
     Attributes
     ----------
     blocks : torch.nn.ModuleList or torch.nn.Sequential
+        The transformer blocks, first to last.
+    width : int
+        Of the hidden states.
+    grid : (rows, columns)
+        Of patches.
+    patch : (height, width) or None
+        Of one patch in pixels; None where patches are not cut out one by one but come from
+        overlapping convolutions.
+    embedding : torch.nn.Module or None
+        The layer that embeds every patch by itself; None in the same case.
     pooled : int or None
-        The token whose output becomes the embedding; None where several are pooled.
-    length : int or None
-        The tokens that can matter; None: all.
+        The token whose output becomes the embedding (CLS); None where several are pooled.
+    pool : torch.nn.Module or None
+        The attention pool with one learned query that makes the embedding, if the tower has one.
+    pooling : str
+        How the tower itself calls its way of pooling.
     head : callable
-        From outputs (B, T, width), or (B, 1, width) of the pooled token, to embeddings (B, D).
+        From outputs of the last block (B, T, width), or (B, 1, width) of the pooled token, to
+        embeddings (B, D), not normalised.
     project : callable
-        From outputs (B, T, width) to an embedding of every token, (B, T, D).
+        From outputs of the last block (B, T, width) to an embedding of every token, (B, T, D).
     """
 
     blocks: nn.ModuleList | nn.Sequential
+    width: int
+    grid: tuple[int, int]
+    patch: tuple[int, int] | None
+    embedding: nn.Module | None
     pooled: int | None
-    length: int | None
+    pool: nn.Module | None
+    pooling: str
     head: Callable[[torch.Tensor], torch.Tensor]
     project: Callable[[torch.Tensor], torch.Tensor]
 
+    @property
+    def attention(self) -> list[nn.Module]:
+        """The attention layers, first to last; an attention pool is the last of them."""
+        layers = [getattr(block, "attn", block) for block in self.blocks]
+        return layers if self.pool is None else [*layers, self.pool]
 
-def image_parts(visual: nn.Module) -> Parts:
-    """The parts of an image tower; ValueError where it is no sequence of transformer blocks."""
-    return _timm(visual) if isinstance(visual, TimmModel) else _native(visual)
 
+class TextTower(NamedTuple):
+    """The parts of open_clip's text transformer.
 
-def _native(visual: nn.Module) -> Parts:
-    """open_clip's own vision transformer."""
-    if not isinstance(visual, VisionTransformer):
+    Attributes
+    ----------
+    transformer : open_clip.transformer.Transformer
+        The module that runs all blocks, with the attention mask as an argument.
+    causal : torch.Tensor, (L, L), or None
+        The additive mask of a tower whose tokens see only what stands before them.
+    pooling : {"first", "last", "argmax", "eos"}
+        At which token the embedding is read.
+    end : int
+        The id of the end token, for "eos".
+    project : callable
+        From outputs of the last block (B, T, width) to an embedding of every token, (B, T, D).
+    """
+
+    transformer: Transformer
+    causal: torch.Tensor | None
+    pooling: str
+    end: int
+    project: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        return self.transformer.resblocks
+
+    @property
+    def width(self) -> int:
+        """Of the hidden states."""
+        return self.transformer.width
+
+    @property
+    def attention(self) -> list[nn.Module]:
+        """The attention layers, first to last."""
+        return [block.attn for block in self.blocks]
+
+    def pooled(self, ids: torch.Tensor) -> int:
+        """Return the position whose output is the embedding of the token ids (1, L)."""
+        match self.pooling:
+            case "first":
+                return 0
+            case "last":
+                return ids.shape[1] - 1
+            case "argmax":
+                return int(ids[0].argmax())
+            case "eos":
+                return int((ids[0] == self.end).int().argmax())
         raise ValueError(
-            f"the image tower is {type(visual).__name__}, which has no transformer blocks to open; "
-            "choose a ViT, SigLIP or EVA model"
+            f"the text tower pools by {self.pooling!r}; expected first, last, argmax or eos"
         )
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, D), not normalised, for outputs (B, 1, width) of the pooled token."""
+        return self.project(hidden)[:, 0]
+
+
+def is_plain(block: nn.Module) -> bool:
+    """Whether a block is open_clip's plain one, in which a single token can be computed alone."""
+    return type(block) is ResidualAttentionBlock
+
+
+def image_tower(model: nn.Module, name: str) -> ImageTower:
+    """Find the parts of a model's image tower.
+
+    Parameters
+    ----------
+    model : open_clip.CLIP or open_clip.CustomTextCLIP
+    name : str
+        What the model is called, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the tower is no plain vision transformer, so that masked patches are not well defined.
+    """
+    visual = model.visual
+    if not getattr(visual, "output_tokens", False):
+        if isinstance(visual, VisionTransformer):
+            return _open_clip_image(visual)
+        if isinstance(visual, TimmModel) and _is_plain_trunk(visual.trunk):
+            return _timm_image(visual)
+    kind = type(getattr(visual, "trunk", visual)).__name__
+    raise ValueError(
+        f"the image tower of {name!r} is no plain vision transformer ({kind}), and only these have "
+        "patches to remove; choose a ViT, SigLIP or EVA model"
+    )
+
+
+def text_tower(model: nn.Module, name: str) -> TextTower:
+    """Find the parts of a model's text tower, a module of its own or, in CLIP, the model itself.
+
+    Parameters
+    ----------
+    model, name
+        As in `image_tower`.
+
+    Raises
+    ------
+    ValueError
+        If the tower is not open_clip's text transformer, or has CoCa's class token.
+    """
+    text = getattr(model, "text", model)
+    own = text is model or isinstance(text, TextTransformer)
+    if not own or getattr(text, "cls_emb", None) is not None or getattr(text, "output_tokens", 0):
+        raise ValueError(
+            f"the text tower of {name!r} is not open_clip's plain text transformer (CoCa and "
+            "Hugging Face text encoders are not supported); choose a CLIP or SigLIP model"
+        )
+
+    def project(hidden: torch.Tensor) -> torch.Tensor:
+        hidden, matrix = text.ln_final(hidden), text.text_projection
+        if matrix is None:
+            return hidden
+        return matrix(hidden) if isinstance(matrix, nn.Linear) else hidden @ matrix
+
+    pooling, end = (
+        (text.text_pool_type, text.text_eos_id) if text is model else (text.pool_type, text.eos_id)
+    )
+    return TextTower(text.transformer, text.attn_mask, pooling, end, project)
+
+
+def refuse_family(config: dict, name: str) -> None:
+    """Raise for families that cannot be masked, before anything large is built or fetched.
+
+    `image_tower` and `text_tower` refuse built models; this reads the configuration alone, and says
+    more.
+
+    Parameters
+    ----------
+    config : dict
+        open_clip's configuration of the model.
+    name : str
+        What the model is called, for messages.
+
+    Raises
+    ------
+    ValueError
+        One line that says what the model has, and what to choose instead.
+    """
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    trunk = _trunk(vision.get("timm_model_name"))
+    if isinstance(vision.get("layers"), list | tuple):
+        kind = "a ResNet image tower, which has no patches to remove"
+    elif trunk and not _is_plain_trunk(trunk):
+        kind = f"a {type(trunk).__name__} image tower, which is no plain vision transformer"
+    elif text.get("hf_model_name"):
+        kind = "a Hugging Face text encoder, whose masks differ from open_clip's"
+    elif "multimodal_cfg" in config or text.get("embed_cls"):
+        kind = "the class token of CoCa in its text tower, whose masks differ from CLIP's"
+    elif "none" in (text.get("pool_type"), vision.get("pool_type")):
+        kind = "a tower without pooling"
+    elif trunk and trunk.patch_embed.img_size != to_2tuple(vision.get("image_size", 224)):
+        kind = (
+            f"an image tower for {trunk.patch_embed.img_size[0]} pixels, but prepares images of "
+            f"{vision.get('image_size', 224)}"
+        )
+    else:
+        return
+    raise ValueError(f"{name!r} has {kind}; choose a CLIP or SigLIP model with a ViT")
+
+
+def _trunk(tower: str | None) -> nn.Module | None:
+    """Return timm's model of a name without memory for its weights, if timm knows the name."""
+    if not tower or not timm.is_model(tower):
+        return None
+    with torch.device("meta"):
+        return timm.create_model(tower)
+
+
+def _is_plain_trunk(trunk: nn.Module) -> bool:
+    return isinstance(trunk, timm.models.VisionTransformer | timm.models.Eva)
+
+
+def _open_clip_image(visual: VisionTransformer) -> ImageTower:
+    """open_clip's own vision transformer."""
     single = visual.attn_pool is None and visual.pool_type == "tok"
 
     def head(hidden: torch.Tensor) -> torch.Tensor:
@@ -63,17 +261,26 @@ def _native(visual: nn.Module) -> Parts:
             )
         return visual.ln_post(hidden) @ visual.proj
 
-    return Parts(visual.transformer.resblocks, 0 if single else None, None, head, project)
+    return ImageTower(
+        blocks=visual.transformer.resblocks,
+        width=visual.conv1.out_channels,
+        grid=visual.grid_size,
+        patch=visual.patch_size,
+        embedding=visual.conv1,
+        pooled=0 if single else None,
+        pool=None,
+        pooling=visual.pool_type,
+        head=head,
+        project=project,
+    )
 
 
-def _timm(visual: TimmModel) -> Parts:
-    """A vision transformer of timm, as SigLIP's and EVA's."""
-    trunk = visual.trunk
-    if not isinstance(getattr(trunk, "blocks", None), nn.Sequential | nn.ModuleList):
-        raise ValueError(
-            f"the image tower is timm's {type(trunk).__name__}, which has no plain sequence of "
-            "transformer blocks to open; choose a ViT, SigLIP or EVA model"
-        )
+def _timm_image(visual: TimmModel) -> ImageTower:
+    """A vision transformer of timm behind open_clip's adaptor, as SigLIP's and EVA's."""
+    trunk, pool = visual.trunk, visual.trunk.attn_pool
+    patches = trunk.patch_embed
+    by_itself = type(patches) is PatchEmbed
+    one_query = type(pool) is AttentionPoolLatent and pool.latent_len == 1
 
     def head(hidden: torch.Tensor) -> torch.Tensor:
         return visual.head(trunk.forward_head(trunk.norm(hidden)))
@@ -81,32 +288,26 @@ def _timm(visual: TimmModel) -> Parts:
     def project(hidden: torch.Tensor) -> torch.Tensor:
         B, T, _ = hidden.shape
         tokens = trunk.norm(hidden)
-        if trunk.attn_pool is not None:
-            if (
-                type(trunk.attn_pool) is not AttentionPoolLatent
-                or trunk.attn_pool.pos_embed is not None
-            ):
+        if pool is not None:
+            if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None:
                 raise ValueError(
-                    f"this image tower pools its tokens with {type(trunk.attn_pool).__name__} at "
-                    "fixed positions, which has no reading for single tokens; choose a method "
-                    "other than ITSM"
+                    f"this image tower pools its tokens with {type(pool).__name__} at fixed "
+                    "positions, which has no reading for single tokens; choose a method other than "
+                    "ITSM"
                 )
-            tokens = trunk.attn_pool(tokens.flatten(0, 1)[:, None])  # (B T, 1, width) -> (B T, w)
+            tokens = pool(tokens.flatten(0, 1)[:, None])  # (B, T, width) -> (B T, width)
             tokens = tokens.unflatten(0, (B, T))
         return visual.head(trunk.head(trunk.fc_norm(tokens)))
 
-    return Parts(trunk.blocks, None, None, head, project)
-
-
-def text_parts(side: TextSide) -> Parts:
-    """open_clip's text transformer, in a model of its own or as a part of CLIP."""
-    text, pooled = text_tower(side.encoder.model), side._pooled
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        hidden, matrix = text.ln_final(hidden), text.text_projection
-        if matrix is None:
-            return hidden
-        return matrix(hidden) if isinstance(matrix, nn.Linear) else hidden @ matrix
-
-    length = None if text.attn_mask is None else pooled + 1
-    return Parts(text.transformer.resblocks, pooled, length, lambda x: project(x)[:, 0], project)
+    return ImageTower(
+        blocks=trunk.blocks,
+        width=trunk.embed_dim,
+        grid=tuple(patches.grid_size),
+        patch=tuple(patches.patch_size) if by_itself else None,
+        embedding=patches if by_itself else None,
+        pooled=0 if pool is None and trunk.global_pool == "token" else None,
+        pool=pool if one_query else None,
+        pooling=trunk.global_pool,
+        head=head,
+        project=project,
+    )

@@ -1,16 +1,13 @@
-"""Tests of fixlip.data.examples: outlines, orientation, mentions as players, missing pictures."""
+"""Tests of fixlip.data.examples: outlines, orientation, mentions, missing pictures."""
 
 import numpy as np
-import open_clip
 import pytest
 from PIL import ExifTags, Image
 from run_lengths import rle
-from tiny import tiny_config
 
 import fixlip
-from fixlip.data.examples import Example, Mention, Object, players_at, read_json, with_images
-from fixlip.encoders import Encoder
-from fixlip.encoders.spans import patches_in
+from fixlip.data.examples import Example, Mention, Object, read_json, with_images
+from fixlip.encoders import patches_in
 
 
 @pytest.fixture(scope="module")
@@ -86,70 +83,6 @@ def test_clear_mentions_name_one_thing():
     mentions = [Mention(0, 0, 1, named) for named in ((0,), (1,), (0, 2), (2,), ())]
     example = Example("1", None, ("a",), objects, tuple(mentions))
     assert example.clear() == [mentions[0], mentions[3]]
-
-
-@pytest.fixture
-def reader(tiny_model, tokenizer_folder):
-    """Make a tiny encoder with a tokenizer of some kind."""
-
-    def build(kind, length=64):
-        sizes = {"context_length": length, "width": 16, "heads": 2, "layers": 1}
-        config = tiny_config("clip" if kind == "clip" else "siglip")
-        config["text_cfg"] |= sizes | {"vocab_size": 2000}
-        folder = str(tokenizer_folder(kind, length))
-        tokenizer = open_clip.tokenizer.HFTokenizer(folder, context_length=length)
-        return Encoder(tiny_model(kind, config), tokenizer, name="tiny")
-
-    return build
-
-
-@pytest.mark.parametrize(
-    "kind, caption",
-    [
-        ("clip", "The RED starfish, left of Dog"),
-        ("siglip1", "the red starfish left of dog"),
-        ("siglip2", "The red starfish, left of Dog"),
-    ],
-)
-@pytest.mark.parametrize("players", ["tokens", "words"])
-def test_players_of_a_stretch(reader, kind, caption, players):
-    side = reader(kind).text(caption, players=players)
-    for words in ("starfish", "red starfish", "dog", "left of"):
-        start = caption.lower().index(words)
-        weights = players_at(side, start, start + len(words))
-        said = "".join(side.names[i] for i in np.flatnonzero(weights))
-        assert said.lower() == words.replace(" ", "") and set(weights) == {0.0, 1.0}
-    fish = caption.index("fish")
-    part = dict(zip(side.names, players_at(side, fish, fish + 4), strict=True))
-    if players == "tokens":
-        assert part.pop("fish") == 1 and not any(part.values())
-    else:
-        assert part.pop("starfish") == 0.5 and not any(part.values())
-
-
-def test_tokens_without_a_name(reader):
-    """Unknown words and broken characters stand for what lies between their neighbours."""
-    with pytest.warns(UserWarning, match="does not know 'Dog'"):
-        side = reader("siglip1").text("red Dog on ball")
-    weights = players_at(side, 4, 7)
-    assert [side.names[i] for i in np.flatnonzero(weights)] == ["<unk>", "o", "g"]
-    side = reader("clip").text("dog \N{GRINNING FACE} é red")
-    (red,) = np.flatnonzero(players_at(side, 8, 11))
-    assert side.names[red] == "red" and any("<" in name for name in side.names)
-    letter = players_at(side, 6, 7)  # its two bytes
-    assert letter.any() and not letter[red]
-
-
-def test_stretches_that_are_not_there(encoder):
-    side = encoder.text("a red star and a ring")
-    with pytest.warns(UserWarning, match="no player stands for ' '"):
-        assert not players_at(side, 1, 2).any()
-    with pytest.raises(ValueError, match="characters 3 to 30 are not in the caption"):
-        players_at(side, 3, 30)
-    with pytest.warns(UserWarning, match="longer than"):
-        cut = encoder.text("a red star " * 40)
-    with pytest.warns(UserWarning, match="no player stands for 'star'"):
-        assert not players_at(cut, len("a red star " * 39) + 6, len("a red star " * 39) + 10).any()
 
 
 def test_missing_pictures_are_told_once(tmp_path):

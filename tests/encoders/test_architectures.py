@@ -12,7 +12,7 @@ from tokenizers.processors import TemplateProcessing
 import fixlip
 from fixlip.encoders import players
 from fixlip.encoders.captions import CaptionReader
-from fixlip.encoders.loading import _tokenizer as tokenizer_of
+from fixlip.encoders.loading import find_tokenizer
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.paths import root
 
@@ -170,7 +170,7 @@ def read(name, folder, caption):
     config = open_clip.get_model_config(name)
     sizes = {"length": config["text_cfg"]["context_length"]}
     sizes["vocabulary"] = config["text_cfg"]["vocab_size"]
-    caption = CaptionReader(tokenizer_of(name, config, folder), **sizes).read(caption)
+    caption = CaptionReader(find_tokenizer(name, config, folder), **sizes).read(caption)
     return caption, players.words(caption.pieces).names, players.tokens(caption.pieces).names
 
 

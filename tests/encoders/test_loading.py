@@ -209,7 +209,7 @@ def test_bad_devices_and_types(tiny):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="the device 'cuda' cannot be used here"):
             load("tiny", pretrained="random", device="cuda")
-    with pytest.raises(ValueError, match="dtype 'int8' is unknown; expected one of float32"):
+    with pytest.raises(ValueError, match=r'dtype must be "float32", .*, got \'int8\''):
         load("tiny", pretrained="random", dtype="int8")
     encoder = load("tiny", pretrained="random", dtype="bfloat16", device="cpu", tokenizer=tiny[1])
     assert encoder.info["dtype"] == "bfloat16"
@@ -228,7 +228,7 @@ def test_given_tokenizers(tiny, tmp_path):
 
 def test_siglip_cleaning_is_kept_for_given_tokenizers(tokenizer_folder):
     config = open_clip.get_model_config("ViT-B-16-SigLIP")
-    tokenizer = loading._tokenizer("ViT-B-16-SigLIP", config, tokenizer_folder("siglip1", 64))
+    tokenizer = loading.find_tokenizer("ViT-B-16-SigLIP", config, tokenizer_folder("siglip1", 64))
     assert tokenizer.context_length == 64
     assert torch.equal(tokenizer("A red STAR!"), tokenizer("a red star"))
 
@@ -257,16 +257,16 @@ def test_openai_users_without_network_are_sent_to_quick_gelu(unreachable):
 
 def test_quick_gelu_follows_the_weights_not_the_name():
     for name in ("ViT-B-32", "ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14"):
-        assert loading.recipe(name, "openai").quick_gelu is True
-    assert loading.recipe("ViT-B-32", "laion2b_s34b_b79k").quick_gelu is False
-    assert loading.recipe("ViT-B-16-SigLIP", "webli").quick_gelu is False
-    assert loading.recipe("ViT-B-32", "random").quick_gelu is None
+        assert loading.preparation_of(name, "openai").quick_gelu is True
+    assert loading.preparation_of("ViT-B-32", "laion2b_s34b_b79k").quick_gelu is False
+    assert loading.preparation_of("ViT-B-16-SigLIP", "webli").quick_gelu is False
+    assert loading.preparation_of("ViT-B-32", "random").quick_gelu is None
     with pytest.warns(UserWarning, match=r"does not tell its activation.*'ViT-B-32-quickgelu'"):
-        assert loading.recipe("ViT-B-32", "/some/file.pt").quick_gelu is None
+        assert loading.preparation_of("ViT-B-32", "/some/file.pt").quick_gelu is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loading.recipe("ViT-B-32-quickgelu", "/some/file.pt")
-        loading.recipe("ViT-B-16-SigLIP", "/some/file.pt")
+        loading.preparation_of("ViT-B-32-quickgelu", "/some/file.pt")
+        loading.preparation_of("ViT-B-16-SigLIP", "/some/file.pt")
 
 
 def test_a_tag_builds_quick_gelu(monkeypatch, tmp_path, tiny):
@@ -294,8 +294,9 @@ def test_a_tag_builds_quick_gelu(monkeypatch, tmp_path, tiny):
 def test_images_of_siglip_are_prepared_its_way_from_any_weights():
     for name in ("ViT-B-16-SigLIP", "ViT-L-16-SigLIP2-256"):
         for weights in ("webli", "random", "/some/file.safetensors"):
-            preprocess = loading.recipe(name, weights).preprocess
+            preprocess = loading.preparation_of(name, weights).preprocess
             assert preprocess["mean"] == preprocess["std"] == (0.5, 0.5, 0.5)
             assert preprocess["resize_mode"] == "squash"
-    assert loading.recipe("ViT-B-32", "random").preprocess["mean"][0] == pytest.approx(0.48145466)
-    assert json.dumps(loading.recipe("MobileCLIP-B", "random").preprocess)
+    clip = loading.preparation_of("ViT-B-32", "random").preprocess
+    assert clip["mean"][0] == pytest.approx(0.48145466)
+    assert json.dumps(loading.preparation_of("MobileCLIP-B", "random").preprocess)

@@ -1,7 +1,5 @@
 """Tests of fixlip.encoders.opened: from a block on, a tower is open_clip's own."""
 
-from types import SimpleNamespace
-
 import open_clip
 import pytest
 import torch
@@ -154,18 +152,6 @@ def test_bad_layers_and_sides(make, noise):
         TypeError, match=r"encoder\.image\(\.\.\.\) or encoder\.text\(\.\.\.\), got"
     ):
         Tower(noise)
-
-
-def test_towers_without_blocks():
-    """An Encoder refuses such models; the explainers do not rely on it."""
-    resnet = open_clip.modified_resnet.ModifiedResNet([1, 1, 1, 1], 16, heads=1, image_size=32)
-    convnext = open_clip.timm_model.TimmModel("convnext_atto", 16, 64, "", "linear")
-    for visual, name in ((resnet, "ModifiedResNet"), (convnext, "ConvNeXt")):
-        side = ImageSide.__new__(ImageSide)
-        side.pixels = torch.zeros(1, 3, 32, 32)
-        side.encoder = SimpleNamespace(model=SimpleNamespace(visual=visual))
-        with pytest.raises(ValueError, match=rf"{name}, which has no .*; choose a ViT"):
-            Tower(side)
 
 
 def test_the_model_is_left_as_it_was(make, noise):

@@ -84,7 +84,7 @@ def literal_map(side, other, start, scale):
         pooled = len(cam) == 1
         relevance = cam @ relevance if pooled else relevance + cam @ relevance
     if hasattr(side, "ids"):
-        return relevance[side._pooled, side.span].detach().numpy()
+        return relevance[side.pooled, side.span].detach().numpy()
     return relevance[0, -len(side.players.owner) :].detach().numpy()
 
 

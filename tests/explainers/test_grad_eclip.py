@@ -52,7 +52,7 @@ def literal_map(side, other, heads, blocks):
     shifts = {i: torch.zeros_like(natural.steps[i].output).requires_grad_() for i in layers}
     run = Spelled(side, one=one, shifts=shifts)
     (run.embedding @ Spelled(other).embedding).backward()  # the other side is the model's own
-    query = side._pooled if text else 0
+    query = side.pooled if text else 0
     n = len(side.players.owner)
     total = 0
     for i in layers:

@@ -1,0 +1,136 @@
+"""How a model sees an image: resized and cropped, normalised, and on the model's device."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torchvision.transforms import Compose, InterpolationMode
+
+EXTREME = 8  # beyond this ratio of sides only the centre is resized, to bound the memory
+
+
+@dataclass(frozen=True)
+class View:
+    """A model's preprocessing, step by step, so that regions of an image can go through it too.
+
+    Parameters
+    ----------
+    geometry : tuple of callables
+        The steps that resize and crop, from image to image.
+    normalise : callable
+        From the resulting image to a tensor of shape (3, H, W), normalised.
+    crops : bool
+        Whether only the centre of the image is kept. If so, images far longer than wide (or the
+        reverse) are cropped before they are resized, because resizing them whole would need far too
+        much memory.
+    device : torch.device
+    dtype : torch.dtype
+        Of the pixels: the type of the model's weights.
+    """
+
+    geometry: tuple[Callable, ...]
+    normalise: Callable[[Image.Image], torch.Tensor]
+    crops: bool
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, preprocessing: Mapping, device: torch.device, dtype: torch.dtype) -> View:
+        """Make the view from open_clip's description of a preprocessing.
+
+        Parameters
+        ----------
+        preprocessing : mapping
+            ``model.visual.preprocess_cfg``.
+        device, dtype
+            As above.
+        """
+        config = PreprocessCfg(**preprocessing)
+        steps = image_transform_v2(config, is_train=False).transforms
+        # the last three steps make the mode RGB, make a tensor and normalise it
+        geometry, normalise = tuple(steps[:-3]), Compose(steps[-2:])
+        return cls(geometry, normalise, config.resize_mode == "shortest", device, dtype)
+
+    def picture(self, image: Image.Image) -> Image.Image:
+        """Resize and crop an image as the model's own preprocessing does.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            In mode "RGB".
+
+        Returns
+        -------
+        PIL.Image.Image
+            The picture that the model sees.
+
+        Warns
+        -----
+        UserWarning
+            Where less than half of the image is seen.
+        """
+        short, long = sorted(image.size)
+        if self.crops and long > 2 * short:
+            warnings.warn(
+                f"the image is {image.width}x{image.height} pixels, and the model sees only the "
+                f"central {short / long:.0%} of it; crop or pad it to a square to choose what is "
+                "seen",
+                stacklevel=4,
+            )
+        return self._send(image, self.geometry)
+
+    def pixels(self, picture: Image.Image) -> torch.Tensor:
+        """Return the normalised pixels of what `picture` gave, (1, 3, H, W), on the device."""
+        return self.normalise(picture)[None].to(self.device, self.dtype)
+
+    def coverage(self, region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Send a region of the original image through the resizing and cropping.
+
+        Parameters
+        ----------
+        region : array of bool, shape (H, W)
+            True = a pixel of the original, upright image that belongs to the region.
+        size : tuple of int
+            Width and height of the original image.
+
+        Returns
+        -------
+        numpy.ndarray of float32, shape (h, w)
+            The part of each pixel of the model's picture that the region covers, in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the region has another type or shape.
+        """
+        region = np.asarray(region)
+        if region.dtype != np.bool_ or region.shape != (size[1], size[0]):
+            raise ValueError(
+                f"a region of shape {region.shape} and type {region.dtype} was given; expected "
+                f"booleans of shape {(size[1], size[0])}, the height and width of the image"
+            )
+        averaging = []
+        for step in self.geometry:
+            step = copy.copy(step)
+            if hasattr(step, "interpolation"):
+                step.interpolation = InterpolationMode.BOX  # the mean over the area, no ringing
+            averaging.append(step)
+        return np.asarray(self._send(Image.fromarray(region.astype(np.float32)), averaging))
+
+    def _send(self, image: Image.Image, steps: list | tuple) -> Image.Image:
+        """Apply the steps, after cropping an extreme shape whose ends would be cropped anyway."""
+        width, height = image.size
+        reach = EXTREME * min(width, height)
+        if self.crops and max(width, height) > reach:
+            left, top = max(0, (width - reach) // 2), max(0, (height - reach) // 2)
+            image = image.crop((left, top, min(width, left + reach), min(height, top + reach)))
+        for step in steps:
+            image = step(image)
+        return image
