@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:  # imported where it is needed: a study does without torch
     import torch
 
+MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is a mistake, not a wish
 PASSING = ("fixlip", "contextlib", "functools", "torch")  # calls pass through these packages
 
 

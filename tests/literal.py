@@ -153,3 +153,13 @@ def state(model):
     ]
     weights = [(p.requires_grad, p.grad, float(p.double().sum())) for p in model.parameters()]
     return hooks, weights, [module.training for module in model.modules()]
+
+
+def image_terms(explanation):
+    """First-order terms of the image's players."""
+    return explanation.e1[: explanation.n_image]
+
+
+def text_terms(explanation):
+    """First-order terms of the caption's players."""
+    return explanation.e1[explanation.n_image :]

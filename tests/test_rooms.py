@@ -34,7 +34,10 @@ MAY_IMPORT = {
 }
 ORDER = {  # within a room, files import upwards in these lists only
     "sampler": ("masks", "distinct", "sweep"),
-    "solver": ("leastsquares", "fit", "factor", "errors", "solve", "dense", "product"),
+    "solver": (
+        *("leastsquares", "polynomial", "errors", "factor"),
+        *("fit", "product", "solve", "dense"),
+    ),
 }
 OPEN_CLIP = {"open_clip", "timm"}
 

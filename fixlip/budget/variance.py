@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fixlip.sampler import MAX_ENUMERATED, Sweep, pair_scale, split_budget
+from fixlip.checks import MAX_ENUMERATED
+from fixlip.sampler import Sweep, pair_scale, split_budget
 from fixlip.solver.errors import members, residuals
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM, Design, Problem
 

@@ -143,7 +143,7 @@ def explain(
             "fit": {
                 "method": "lime",
                 **options,
-                "constant": constant,
+                "constant": scale * constant + bias,
                 "scale": scale,
                 "bias": bias,
             },

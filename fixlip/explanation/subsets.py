@@ -15,8 +15,8 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
+from fixlip.checks import MAX_ENUMERATED
 from fixlip.explanation import Explanation, Player
-from fixlip.sampler import MAX_ENUMERATED
 
 ALL_STARTS = 100  # up to so many players, greedy starts from every one
 BLOCK = 2**16  # subsets whose scores `exact` holds at once

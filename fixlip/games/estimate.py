@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 import torch
 
-from fixlip.checks import boolean_masks, one_of, warn
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, warn
 from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
 from fixlip.sampler import (
-    MAX_ENUMERATED,
     MaskSample,
     check_counts,
     distinct_rows,

@@ -16,11 +16,10 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from fixlip.checks import per_side, probability
+from fixlip.checks import MAX_ENUMERATED, per_side, probability
 from fixlip.explanation import Explanation
 from fixlip.games.game import ask
 from fixlip.sampler import (
-    MAX_ENUMERATED,
     MaskSample,
     bernoulli,
     check_counts,

@@ -2,7 +2,6 @@
 
 from fixlip.sampler.distinct import distinct, shapley_masks, split_budget
 from fixlip.sampler.masks import (
-    MAX_ENUMERATED,
     MaskSample,
     bernoulli,
     check_counts,
@@ -25,7 +24,6 @@ from fixlip.sampler.sweep import (
 
 __all__ = [
     "LAST_BATCH",
-    "MAX_ENUMERATED",
     "SAMPLINGS",
     "MaskSample",
     "Side",

@@ -10,8 +10,8 @@ import torch
 from scipy.special import comb
 from scipy.stats import binom
 
-from fixlip.checks import one_of, probability, warn
-from fixlip.sampler.masks import MAX_ENUMERATED, MaskSample, check_counts, distinct_rows
+from fixlip.checks import MAX_ENUMERATED, one_of, probability, warn
+from fixlip.sampler.masks import MaskSample, check_counts, distinct_rows
 
 
 def distinct(

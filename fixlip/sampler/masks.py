@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fixlip.checks import boolean_masks, probability, whole
-
-MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is a mistake, not a wish
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, probability, whole
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from fixlip.checks import boolean_masks, one_of, out_of_memory, warn, whole
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, out_of_memory, warn, whole
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
-    MAX_ENUMERATED,
     MaskSample,
     bernoulli,
     check_counts,

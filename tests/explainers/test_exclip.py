@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import CONFIGS
 
+from fixlip import pair
 from fixlip.encoders import Encoder
 from fixlip.encoders.opened import Tower
 from fixlip.encoders.sides import ImageSide
 from fixlip.explainers import exclip, icam
-from fixlip.explainers.integrated import Path, _reference
-from fixlip.explainers.maps import FactorPair
+from fixlip.explainers.integrated import Line, _reference
 
 CAPTION = "a red star and a cross"
 
@@ -97,7 +97,7 @@ def by_row(side, tokens):
 
 def check(factor, side, tokens, tolerance=1e-5):
     vectors, special = by_row(side, tokens)
-    np.testing.assert_allclose(factor.vectors, vectors, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(factor.first, vectors, rtol=0, atol=tolerance)
     for name, vector in special.items():
         if name in factor.special_names:
             row = factor.special[factor.special_names.index(name)]
@@ -127,9 +127,9 @@ def test_equal_to_the_jacobians(make, noise, kind, layer, dtype, tolerance):
         tokens = literal(side, layer, 2, reference)
         assert np.abs(tokens).max() > 1e-2
         for method in ("forward", "reverse"):
-            found = exclip.factor(side, layer=layer, steps=2, method=method)
+            found = exclip.factor(side, layer=layer, steps=2, mode=method)
             check(found, side, tokens, tolerance)
-            assert found.vectors.dtype == np.float64
+            assert found.first.dtype == torch.float64
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -138,11 +138,11 @@ def test_icam_is_jacobian_times_activation(make, noise, kind):
         tokens = literal(side, -1, 1)
         check(icam.factor(side), side, tokens)
         found, same = icam.factor(side), exclip.factor(side, steps=1, reference="vectors")
-        np.testing.assert_allclose(found.vectors, same.vectors, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found.first, same.first, rtol=0, atol=1e-6)
     image, text = sides(make(kind), noise)
-    pair = icam.explain(image, text, scale=2.0)
-    expected = 2 * icam.factor(image).vectors @ icam.factor(text).vectors.T
-    np.testing.assert_allclose(pair.cross, expected, rtol=1e-12)
+    image, text = icam.factor(image), icam.factor(text)
+    expected = 2 * image.first.numpy() @ text.first.numpy().T
+    np.testing.assert_allclose(pair(image, text, scale=2.0).cross, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -150,13 +150,13 @@ def test_finite_differences(make, noise, kind):
     """In one step V[s] is the derivative where only row s moves on."""
     for side in sides(make(kind, dtype=torch.float64), noise):
         found = exclip.factor(side, layer=0, steps=1, normalise=False)
-        path = Path(side, 0, None)
+        path = Line(side, 0, None)
         tower, h = path.tower, 1e-6
         move = tower.rows.double()[:, :, None] * path.delta  # (k + n, T, width)
         with torch.no_grad():
             slope = tower.embed(tower.hidden + h * move) - tower.embed(tower.hidden - h * move)
         expected = slope.numpy() / (2 * h)
-        rows = np.concatenate([found.special, found.vectors])
+        rows = np.concatenate([found.special, found.first])
         np.testing.assert_allclose(rows, expected, rtol=1e-6, atol=1e-7)
 
 
@@ -176,8 +176,8 @@ def test_all_interactions_sum_to_the_corners(make, noise, kind, most):
         total = exclip.corners(image, text, references=references).total
 
         def error(*how, references=references, total=total):
-            pair = FactorPair(*(factors[reference, *how] for reference in references))
-            return abs(pair.full.sum() - total)
+            both = (factors[reference, *how].with_special() for reference in references)
+            return abs(pair(*both, scale=1).cross.sum() - total)
 
         assert error(most, "right") < 0.5 / most
         assert error(most, "right") < max(error(5, "right"), error(20, "right")) / 1.5
@@ -238,27 +238,27 @@ def test_groups_are_the_sums_of_their_tokens(make, noise):
     encoder = make("clip", "clip")
     fine = exclip.factor(encoder.image(noise), steps=2)
     coarse = exclip.factor(encoder.image(noise, players="2x2"), steps=2)
-    expected = fine.vectors.reshape(2, 2, 2, 2, 16).sum((1, 3)).reshape(4, 16)
-    np.testing.assert_allclose(coarse.vectors, expected, rtol=0, atol=1e-6)
+    expected = fine.first.reshape(2, 2, 2, 2, 16).sum((1, 3)).reshape(4, 16)
+    np.testing.assert_allclose(coarse.first, expected, rtol=0, atol=1e-6)
     tokens = exclip.factor(encoder.text("a starfish"), steps=2)
     words = exclip.factor(encoder.text("a starfish", players="words"), steps=2)
-    assert words.players == ("a", "starfish") and words.special_names == ("BOS", "EOS")
-    np.testing.assert_allclose(words.vectors[1], tokens.vectors[1:].sum(0), rtol=0, atol=1e-6)
+    assert words.names == ("a", "starfish") and words.special_names == ("BOS", "EOS")
+    np.testing.assert_allclose(words.first[1], tokens.first[1:].sum(0), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["forward", "reverse"])
 def test_batches_do_not_matter(make, noise, method):
     for side in sides(make("siglip"), noise):
-        whole = exclip.factor(side, steps=3, method=method)
-        apart = exclip.factor(side, steps=3, method=method, memory=1e-9)
-        np.testing.assert_allclose(apart.vectors, whole.vectors, rtol=0, atol=1e-6)
+        whole = exclip.factor(side, steps=3, mode=method)
+        apart = exclip.factor(side, steps=3, mode=method, memory=1e-9)
+        np.testing.assert_allclose(apart.first, whole.first, rtol=0, atol=1e-6)
 
 
 def test_the_mode_with_fewer_passes_is_taken(make, noise, monkeypatch):
     taken = []
     for mode in ("_forward", "_reverse"):
-        own = getattr(Path, mode)
-        monkeypatch.setattr(Path, mode, lambda *args, m=mode, f=own: taken.append(m) or f(*args))
+        own = getattr(Line, mode)
+        monkeypatch.setattr(Line, mode, lambda *args, m=mode, f=own: taken.append(m) or f(*args))
     encoder = make("clip")
     exclip.factor(encoder.image(noise), steps=1)  # 17 rows, 16 dimensions
     exclip.factor(encoder.text(CAPTION), steps=1)  # 8 rows
@@ -276,31 +276,33 @@ def test_the_variant_of_the_fixlip_experiments(make, noise):
     for side, shift in ((image, a - r_a), (text, b - r_b)):
         raw = exclip.factor(side, steps=20, variant="fixlip", normalise=False)
         found = exclip.factor(side, variant="fixlip")
-        np.testing.assert_allclose(found.vectors * float(shift.norm()), raw.vectors, rtol=1e-5)
-        assert found.info["options"]["steps"] == 20
+        np.testing.assert_allclose(found.first * float(shift.norm()), raw.first, rtol=1e-5)
+        assert found.options["steps"] == 20
     raw = exclip.factor(image, steps=3, normalise=False)
     found = exclip.factor(image, steps=3)
-    np.testing.assert_allclose(found.vectors * float(a.norm()), raw.vectors, rtol=1e-5)
+    np.testing.assert_allclose(found.first * float(a.norm()), raw.first, rtol=1e-5)
 
 
 def test_any_two_sides_of_one_encoder_pair(make, noise):
     encoder = make("clip")
     image, text = sides(encoder, noise)
     for one, two in ((image, encoder.image(noise[::-1])), (text, encoder.text("a cross"))):
-        pair = exclip.explain(one, two, steps=50, rule="midpoint")
-        assert pair.cross.shape == (one.n, two.n)
+        first, second = (exclip.factor(s, steps=50, rule="midpoint") for s in (one, two))
+        assert pair(first, second).cross.shape == (one.n, two.n)
         total = exclip.corners(one, two).total
-        assert pair.full.sum() == pytest.approx(total, abs=0.02)
+        full = pair(first.with_special(), second.with_special(), scale=1).cross
+        assert full.sum() == pytest.approx(total, abs=0.02)
     with pytest.raises(ValueError, match="make both sides with the same encoder"):
-        exclip.explain(image, make("siglip").text(CAPTION), steps=1)
+        other = make("siglip").text(CAPTION)
+        pair(exclip.factor(image, steps=1), exclip.factor(other, steps=1))
     with pytest.raises(ValueError, match="'exclip' and the other by 'icam'"):
-        FactorPair(exclip.factor(image, steps=1), icam.factor(text))
+        pair(exclip.factor(image, steps=1), icam.factor(text))
 
 
 def test_info_says_what_was_done(make, noise):
     side = make("clip").image(noise)
     found = exclip.factor(side, steps=2, reference="gaussian", seed=4)
-    assert found.info["method"] == "exclip" and found.info["options"] == {
+    assert found.method == "exclip" and found.options == {
         "layer": 1,
         "reference": "gaussian",
         "variant": "tmlr",
@@ -309,20 +311,20 @@ def test_info_says_what_was_done(make, noise):
         "steps": 2,
         "rule": "right",
     }
-    assert json.loads(json.dumps(found.info)) == found.info
-    assert np.array_equal(found.picture, side.picture) and found.players == side.names
+    assert json.loads(json.dumps(found.options)) == found.options
+    assert np.array_equal(found.picture, side.picture) and found.names == side.names
 
 
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more, got 0"),
         ({"layer": 2}, "layer 2 does not exist: the tower has 2 blocks"),
-        ({"variant": "iclr"}, r"variant 'iclr' is unknown; expected one of \('tmlr', 'fixlip'\)"),
-        ({"reference": "padding"}, "reference 'padding' of the image side is unknown"),
-        ({"method": "both"}, "method 'both' is unknown"),
-        ({"rule": "left"}, "rule 'left' is unknown"),
-        ({"memory": 0}, "memory must be a positive number of GiB"),
+        ({"variant": "iclr"}, 'variant must be "tmlr" or "fixlip"'),
+        ({"reference": "padding"}, "the reference of the image side must be"),
+        ({"mode": "both"}, 'mode must be "auto", "forward" or'),
+        ({"rule": "left"}, 'rule must be "right" or'),
+        ({"memory": 0}, "memory, in GiB, must be a number above 0"),
     ],
 )
 def test_bad_options(make, noise, options, message):
@@ -349,10 +351,10 @@ def test_the_model_is_left_as_it_was(make, noise, kind):
     wanted = [p.requires_grad for p in model.parameters()]
     for side, method in itertools.product(sides(encoder, noise), ("forward", "reverse")):
         with torch.no_grad():
-            exclip.factor(side, steps=1, method=method)
+            exclip.factor(side, steps=1, mode=method)
         broken = Tower(side).blocks[-1].mlp.register_forward_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            exclip.factor(side, steps=1, method=method)
+            exclip.factor(side, steps=1, mode=method)
         broken.remove()
     assert wanted == [p.requires_grad for p in model.parameters()]
     assert all(p.grad is None for p in model.parameters()) and not model.training

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from literal import Spelled, build, state
+from literal import Spelled, build, image_terms, state, text_terms
 from toy_games import Smooth
 
 import fixlip
@@ -96,12 +96,15 @@ def test_the_maps_follow_the_equations(make, noise, kind, start):
     found = explain(image, text, start_layer=start)
     scale = encoder.logit_scale
     assert found.grand_value == pytest.approx(encoder.logit(noise, caption_of(kind)), abs=1e-4)
-    for values, side, other in [(found.image, image, text), (found.text, text, image)]:
+    for values, side, other in [
+        (image_terms(found), image, text),
+        (text_terms(found), text, image),
+    ]:
         expected = literal_map(side, other, start, scale)
         assert values.dtype == np.float64 and (values >= 0).all() and values.max() > 1e-4
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5 * values.max())
     assert found.players == image.names + text.names
-    info = found.to_explanation().info
+    info = found.info
     assert info["fit"]["method"] == "GAME" and info["fit"]["start_layer"] == start
 
 
@@ -134,18 +137,18 @@ def test_groups_sum_and_captions_can_be_normalised(make, noise):
     image = encoder.image(noise, players="2x2")
     text = encoder.text("a starfish and a dog", players="words")
     grouped = explain(image, text, text_normalised=True)
-    blocks = single.image.reshape(2, 2, 2, 2).sum((1, 3)).ravel()
-    np.testing.assert_allclose(grouped.image, blocks, rtol=1e-6)
-    words = np.bincount(text.players.owner, single.text)
-    np.testing.assert_allclose(grouped.text, words / single.text.sum(), rtol=1e-6)
-    assert grouped.text.sum() == pytest.approx(1) and grouped.info["fit"]["text_normalised"]
+    blocks = image_terms(single).reshape(2, 2, 2, 2).sum((1, 3)).ravel()
+    np.testing.assert_allclose(image_terms(grouped), blocks, rtol=1e-6)
+    words = np.bincount(text.players.owner, text_terms(single))
+    np.testing.assert_allclose(text_terms(grouped), words / text_terms(single).sum(), rtol=1e-6)
+    assert text_terms(grouped).sum() == pytest.approx(1) and grouped.info["fit"]["text_normalised"]
 
 
 def test_a_score_of_another_scale_scales_the_maps(make, noise):
     encoder = make("siglip")
     image, text = encoder.image(noise), encoder.text(CAPTION)
     one, ten = (explain(image, text, scale=scale) for scale in (1, 10))
-    np.testing.assert_allclose(ten.values, 10 * one.values, rtol=1e-5)
+    np.testing.assert_allclose(ten.e1, 10 * one.e1, rtol=1e-5)
     cosine = (explain(image, text).grand_value - encoder.logit_bias) / encoder.logit_scale
     assert one.grand_value - encoder.logit_bias == pytest.approx(cosine, abs=1e-6)
 
@@ -155,12 +158,12 @@ def test_any_two_sides_will_do(make, noise, kind):
     encoder = make(kind)
     image, text = encoder.image(noise), encoder.text(CAPTION)
     mirrored = explain(text, image)
-    np.testing.assert_allclose(mirrored.text, explain(image, text).image, rtol=1e-5)
+    np.testing.assert_allclose(text_terms(mirrored), image_terms(explain(image, text)), rtol=1e-5)
     assert mirrored.n_image == text.n and mirrored.picture is None
     other = encoder.image(noise[::-1].copy())
     expected = literal_map(other, image, -1, encoder.logit_scale)
-    np.testing.assert_allclose(explain(image, other).text, expected, rtol=1e-4, atol=1e-7)
-    assert explain(text, encoder.text("a star")).text.shape == (2,)
+    np.testing.assert_allclose(text_terms(explain(image, other)), expected, rtol=1e-4, atol=1e-7)
+    assert text_terms(explain(text, encoder.text("a star"))).shape == (2,)
 
 
 def test_attention_without_effect_gives_zeros(make, noise):
@@ -168,7 +171,7 @@ def test_attention_without_effect_gives_zeros(make, noise):
     for blocks in (encoder.model.visual.transformer, encoder.model.transformer):
         blocks.resblocks[-1].attn.out_proj.weight.data.zero_()
     found = explain(encoder.image(noise), encoder.text(CAPTION), text_normalised=True)
-    assert not found.values.any()  # and no 0 / 0
+    assert not found.e1.any()  # and no 0 / 0
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -176,16 +179,16 @@ def test_the_model_is_left_as_it_was(make, noise, kind):
     encoder = make(kind)
     image, text = encoder.image(noise), encoder.text(CAPTION)
     before, logit = state(encoder.model), encoder.logit(noise, CAPTION)
-    first = explain(image, text, start_layer=0).values
+    first = explain(image, text, start_layer=0).e1
     with torch.no_grad():
-        assert np.array_equal(explain(image, text, start_layer=0).values, first)
+        assert np.array_equal(explain(image, text, start_layer=0).e1, first)
         assert not torch.is_grad_enabled()
     with torch.inference_mode():
         inside = explain(encoder.image(noise), encoder.text(CAPTION), start_layer=0)
-        assert np.array_equal(inside.values, first)
+        assert np.array_equal(inside.e1, first)
     assert torch.is_grad_enabled()
     encoder.model.requires_grad_(True)  # someone may have thawed it
-    np.testing.assert_allclose(explain(image, text, start_layer=0).values, first, rtol=1e-4)
+    np.testing.assert_allclose(explain(image, text, start_layer=0).e1, first, rtol=1e-4)
     assert all(p.requires_grad and p.grad is None for p in encoder.model.parameters())
     encoder.model.requires_grad_(False)
 
@@ -201,11 +204,11 @@ def test_the_model_is_left_as_it_was(make, noise, kind):
 
 def test_towers_of_timm(make, noise):
     found = explain(*pair(make("timm-token"), noise))
-    assert found.image.shape == (100,) and found.image.any()
+    assert image_terms(found).shape == (100,) and image_terms(found).any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pooled = explain(*pair(make("pe-core"), noise))  # rotary blocks, and a pool like SigLIP's
-    assert pooled.image.any()
+    assert image_terms(pooled).any()
     with pytest.raises(ValueError, match=r"attention of the kind \w+, which cannot be recomputed"):
         explain(*pair(make("pe-core"), noise), start_layer=-2)
 

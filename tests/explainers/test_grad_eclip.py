@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from literal import Spelled, build, state
+from literal import Spelled, build, image_terms, state, text_terms
 from toy_games import Smooth
 
 import fixlip
@@ -83,7 +83,10 @@ def literal_map(side, other, heads, blocks):
 def test_the_maps_follow_the_equations(make, noise, kind, blocks, heads):
     image, text = pair(make(kind), noise)
     found = explain(image, text, heads=heads, text_blocks=blocks)
-    for values, side, other in [(found.image, image, text), (found.text, text, image)]:
+    for values, side, other in [
+        (image_terms(found), image, text),
+        (text_terms(found), text, image),
+    ]:
         expected = literal_map(side, other, heads, blocks)
         assert values.dtype == np.float64 and (values >= 0).all() and values.max() > 1e-3
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5 * values.max())
@@ -91,7 +94,7 @@ def test_the_maps_follow_the_equations(make, noise, kind, blocks, heads):
     scale, bias = image.encoder.logit_scale, image.encoder.logit_bias
     assert found.grand_value == pytest.approx(scale * float(cosine) + bias, abs=1e-4)
     assert found.players == image.names + text.names
-    fit = found.to_explanation().info["fit"]
+    fit = found.info["fit"]
     assert (fit["method"], fit["heads"], fit["text_blocks"]) == ("Grad-ECLIP", heads, blocks)
 
 
@@ -124,7 +127,7 @@ def test_one_head_and_own_heads_agree_where_there_is_one_head(make, noise):
         for block in tower.resblocks:
             block.attn.num_heads, block.attn.head_dim = 1, block.attn.embed_dim
     image, text = pair(encoder, noise)
-    one, own = (explain(image, text, heads=heads).values for heads in ("one", "own"))
+    one, own = (explain(image, text, heads=heads).e1 for heads in ("one", "own"))
     np.testing.assert_allclose(one, own, rtol=1e-5)
 
 
@@ -134,23 +137,23 @@ def test_groups_sum_and_captions_can_be_normalised(make, noise):
     image = encoder.image(noise, players="2x2")
     text = encoder.text("a starfish and a dog", players="words")
     grouped = explain(image, text, text_normalised=True)
-    blocks = single.image.reshape(2, 2, 2, 2).sum((1, 3)).ravel()
-    np.testing.assert_allclose(grouped.image, blocks, rtol=1e-6)
-    words = np.bincount(text.players.owner, single.text)
-    np.testing.assert_allclose(grouped.text, words / single.text.sum(), rtol=1e-6)
-    assert grouped.text.sum() == pytest.approx(1) and grouped.info["fit"]["text_normalised"]
+    blocks = image_terms(single).reshape(2, 2, 2, 2).sum((1, 3)).ravel()
+    np.testing.assert_allclose(image_terms(grouped), blocks, rtol=1e-6)
+    words = np.bincount(text.players.owner, text_terms(single))
+    np.testing.assert_allclose(text_terms(grouped), words / text_terms(single).sum(), rtol=1e-6)
+    assert text_terms(grouped).sum() == pytest.approx(1) and grouped.info["fit"]["text_normalised"]
 
 
 def test_any_two_sides_will_do(make, noise):
     encoder = make("siglip")
     image, text = pair(encoder, noise)
     mirrored = explain(text, image)
-    np.testing.assert_allclose(mirrored.text, explain(image, text).image, rtol=1e-5)
+    np.testing.assert_allclose(text_terms(mirrored), image_terms(explain(image, text)), rtol=1e-5)
     assert mirrored.n_image == text.n and mirrored.picture is None
     other = encoder.image(noise[::-1].copy())
     expected = literal_map(other, image, "one", 8)
-    np.testing.assert_allclose(explain(image, other).text, expected, rtol=1e-4, atol=1e-6)
-    assert explain(text, encoder.text("a star")).text.shape == (2,)
+    np.testing.assert_allclose(text_terms(explain(image, other)), expected, rtol=1e-4, atol=1e-6)
+    assert text_terms(explain(text, encoder.text("a star"))).shape == (2,)
 
 
 def test_attention_without_effect_gives_zeros(make, noise):
@@ -159,7 +162,7 @@ def test_attention_without_effect_gives_zeros(make, noise):
         for block in tower.resblocks:
             block.attn.out_proj.weight.data.zero_()  # all projected keys are the bias: alike
     found = explain(*pair(encoder, noise), text_normalised=True)
-    assert not found.values.any()  # and no 0 / 0
+    assert not found.e1.any()  # and no 0 / 0
 
 
 def test_keys_that_are_all_alike_count_fully(make, noise):
@@ -173,7 +176,7 @@ def test_keys_that_are_all_alike_count_fully(make, noise):
         towards = Spelled(text).embedding
         (gradient,) = torch.autograd.grad(embedding @ towards, attention.output)
     expected = (attention.v[1:] @ gradient[0]).clamp(min=0)
-    np.testing.assert_allclose(explain(image, text).image, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(image_terms(explain(image, text)), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
@@ -181,14 +184,14 @@ def test_the_model_is_left_as_it_was(make, noise, kind):
     encoder = make(kind)
     image, text = pair(encoder, noise)
     before, logit = state(encoder.model), encoder.logit(noise, CAPTION)
-    first = explain(image, text).values
+    first = explain(image, text).e1
     with torch.no_grad():
-        assert np.array_equal(explain(image, text).values, first)
+        assert np.array_equal(explain(image, text).e1, first)
         assert not torch.is_grad_enabled()
     with torch.inference_mode():
-        assert np.array_equal(explain(*pair(encoder, noise)).values, first)
+        assert np.array_equal(explain(*pair(encoder, noise)).e1, first)
     encoder.model.requires_grad_(True)  # someone may have thawed it
-    np.testing.assert_allclose(explain(image, text).values, first, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(explain(image, text).e1, first, rtol=1e-4, atol=1e-7)
     assert all(p.requires_grad and p.grad is None for p in encoder.model.parameters())
     encoder.model.requires_grad_(False)
 
@@ -213,7 +216,7 @@ def test_refusals(make, noise):
         explain(Smooth(4), text)
     with pytest.raises(ValueError, match='heads must be "own" or "one", got \'two\''):
         explain(image, text, heads="two")
-    with pytest.raises(ValueError, match="text_blocks must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="text_blocks must be a whole number of 1 or more, got 0"):
         explain(image, text, text_blocks=0)
     with pytest.raises(ValueError, match=r"load it with dtype=torch\.float32"):
         explain(*pair(make("clip", dtype=torch.bfloat16), noise))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from fixlip import pair
 from fixlip.encoders import Encoder
 from fixlip.encoders.opened import Tower
 from fixlip.explainers import itsm
@@ -56,15 +57,17 @@ def test_clip_is_literal(make, noise, variant, normalised):
     encoder = make("clip")
     image, text = encoder.image(noise), encoder.text(CAPTION)
     first, second = literal(image, variant, normalised), literal(text, variant, normalised)
-    pair = itsm.explain(image, text, variant=variant, normalise=normalised, scale=3.0)
+    options = {"variant": variant, "normalise": normalised}
+    image, words = itsm.factor(image, **options), itsm.factor(text, **options)
+    full = pair(image.with_special(), words.with_special(), scale=3.0).cross
     atol = 1e-4 * np.abs(first @ second.T).max()
     expected = 3 * first[1:] @ second[text.span].T
-    np.testing.assert_allclose(pair.cross, expected, rtol=0, atol=atol)
+    np.testing.assert_allclose(pair(image, words, scale=3.0).cross, expected, rtol=0, atol=atol)
     last = text.span.stop
     special = 3 * first[:1] @ second[[0, last]].T
-    np.testing.assert_allclose(pair.full[:1, :2], special, rtol=0, atol=atol)
-    assert pair.image.info["method"] == f"itsm-{variant[0]}"
-    assert pair.image.info["options"] == {"normalise": normalised} | (
+    np.testing.assert_allclose(full[:1, :2], special, rtol=0, atol=atol)
+    assert image.method == f"itsm-{variant[0]}"
+    assert image.options == {"normalise": normalised} | (
         {"layer": 1} if variant == "hidden" else {}
     )
 
@@ -72,10 +75,11 @@ def test_clip_is_literal(make, noise, variant, normalised):
 def test_the_pooled_tokens_give_the_cosine(make, noise):
     """CLS and the end token, which the model itself embeds."""
     encoder = make("clip")
-    pair = itsm.explain(encoder.image(noise), encoder.text(CAPTION))
-    assert pair.text.special_names == ("BOS", "EOS")
+    image, text = itsm.factor(encoder.image(noise)), itsm.factor(encoder.text(CAPTION))
+    assert text.special_names == ("BOS", "EOS")
+    full = pair(image.with_special(), text.with_special(), scale=1).cross
     cosine = encoder.logit(noise, CAPTION) / encoder.logit_scale
-    assert pair.full[0, 1] == pytest.approx(cosine, abs=1e-5)
+    assert full[0, 1] == pytest.approx(cosine, abs=1e-5)
 
 
 def test_attention_pooling_of_single_tokens(make, noise):
@@ -89,21 +93,22 @@ def test_attention_pooling_of_single_tokens(make, noise):
         tokens = pool.proj(pool.kv(tokens)[:, 128:])
         tokens = tokens + pool.mlp(pool.norm(tokens))
     found = itsm.factor(side, normalise=False)
-    np.testing.assert_allclose(found.vectors, tokens.numpy(), rtol=1e-4, atol=1e-4)
-    pair = itsm.explain(side, encoder.text(CAPTION))
-    assert np.abs(pair.cross).max() <= 1 + 1e-6 and pair.text.special_names == ("EOS", "pads")
+    np.testing.assert_allclose(found.first, tokens.numpy(), rtol=1e-4, atol=1e-4)
+    text = itsm.factor(encoder.text(CAPTION))
+    cross = pair(itsm.factor(side), text, scale=1).cross
+    assert np.abs(cross).max() <= 1 + 1e-6 and text.special_names == ("EOS", "pads")
 
 
 def test_groups_are_sums(make, noise):
     encoder = make("clip")
     fine = itsm.factor(encoder.image(noise), variant="hidden", layer=0)
     coarse = itsm.factor(encoder.image(noise, players="4x4"), variant="hidden", layer=0)
-    np.testing.assert_allclose(coarse.vectors[0], fine.vectors.sum(0), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(coarse.first[0], fine.first.sum(0), rtol=0, atol=1e-6)
 
 
 def test_what_is_not_defined(make, noise, tiny_model):
     side = make("clip").image(noise)
-    with pytest.raises(ValueError, match=r"variant 'o' is unknown; expected .*'output', 'hidden'"):
+    with pytest.raises(ValueError, match='variant must be "output" or "hidden", got'):
         itsm.factor(side, variant="o")
     with pytest.raises(ValueError, match="layer 5 does not exist"):
         itsm.factor(side, layer=5)

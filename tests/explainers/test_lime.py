@@ -59,26 +59,34 @@ def test_the_exact_fit_solves_the_normal_equations(samples):
     W, c = literal(*sides(), samples, 0.3, 1e-3, 5)
     pair = lime.explain(*sides(), samples=samples, seed=5)
     np.testing.assert_allclose(pair.cross, W, atol=1e-9)
-    assert pair.full[0, 0] == pytest.approx(c)
+    assert pair.info["fit"]["constant"] == pytest.approx(c)
+    assert pair.e0 == 0 and not pair.e1.any() and not pair.e2[:4, :4].any()
+
+
+def everything(found):
+    """The constant and all interactions."""
+    return np.array([found.info["fit"]["constant"], *found.cross.ravel()])
 
 
 def test_gradient_descent_comes_to_the_exact_fit():
     options = {"samples": 64, "weight_decay": 0.1, "seed": 1}
-    exact = lime.explain(*sides(), **options).full
+    exact = everything(lime.explain(*sides(), **options))
     apart = [
         np.abs(
-            lime.explain(
-                *sides(), **options, fit="sgd", epochs=epochs, learning_rate=0.05, batch_size=64
-            ).full
+            everything(
+                lime.explain(
+                    *sides(), **options, fit="sgd", epochs=epochs, learning_rate=0.05, batch_size=64
+                )
+            )
             - exact
         ).max()
         for epochs in (30, 300, 3000)
     ]
     assert apart[0] > apart[1] > apart[2] and apart[2] < 1e-6 * np.abs(exact).max()
-    small = lime.explain(
-        *sides(), **options, fit="sgd", epochs=300, learning_rate=0.01, batch_size=8
-    ).full
-    assert np.corrcoef(small.ravel(), exact.ravel())[0, 1] > 0.99
+    small = everything(
+        lime.explain(*sides(), **options, fit="sgd", epochs=300, learning_rate=0.01, batch_size=8)
+    )
+    assert np.corrcoef(small, exact)[0, 1] > 0.99
 
 
 def test_a_bilinear_similarity_is_found_and_the_constant_stands_apart():
@@ -87,9 +95,8 @@ def test_a_bilinear_similarity_is_found_and_the_constant_stands_apart():
     a, b = Bilinear(left, tuple("abcde")), Bilinear(right, tuple("xyz"))
     pair = lime.explain(a, b, samples=400, weight_decay=1e-10, scale=2.0)
     np.testing.assert_allclose(pair.cross, 2 * (left @ right.T).numpy(), atol=1e-6)
-    assert pair.full[0, 0] == pytest.approx(2, abs=1e-6)
-    assert not pair.full[0, 1:].any() and not pair.full[1:, 0].any()
-    assert pair.full.sum() == pytest.approx(pair.grand_value, abs=1e-5)
+    assert pair.info["fit"]["constant"] == pytest.approx(2, abs=1e-6)
+    assert everything(pair).sum() == pytest.approx(pair.grand_value, abs=1e-5)
     assert pair.empty_value == 2
 
 
@@ -111,12 +118,10 @@ def test_on_a_model_with_captions_and_with_two_images():
     text = encoder.text("a blue heart", players="words")
     pair = lime.explain(image, text, samples=60)
     assert pair.cross.shape == (9, 3) and pair.cross.dtype == np.float64
-    assert encoder.logit_scale * pair.grand_value == pytest.approx(
-        encoder.logit(image.picture, "a blue heart"), abs=1e-3
-    )
-    assert pair.to_explanation().on_grid(pair.given("heart")).shape == (6, 6)
+    assert pair.grand_value == pytest.approx(encoder.logit(image.picture, "a blue heart"), abs=1e-3)
+    assert pair.on_grid(pair.given("heart")).shape == (6, 6)
     two = lime.explain(image, encoder.image(image.picture), samples=60)
-    assert two.cross.shape == (9, 36) and two.text.kind == "image"
+    assert two.cross.shape == (9, 36) and two.info["text"]["kind"] == "image"
 
 
 @pytest.mark.parametrize(

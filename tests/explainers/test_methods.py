@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import fixlip
-from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm, lime, values
+from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm, lime
 from fixlip.explainers.methods import FIRST_ORDER, METHODS, explain_all
+from fixlip.sampler import side_seeds
 
 OPTIONS = {"masks": (96, 64), "joint": 200, "samples": 100, "steps": 5, "seed": 3}
 
@@ -35,25 +36,35 @@ def test_names_orders_and_sizes(sides, found):
 @pytest.mark.filterwarnings("ignore:.*are few")
 def test_each_is_what_its_module_gives(sides, found):
     scale = sides[0].encoder.logit_scale
-    pairs = {
-        "ITSM-O": itsm.explain(*sides),
-        "ITSM-H": itsm.explain(*sides, variant="hidden"),
-        "InteractionCAM": icam.explain(*sides),
-        "InteractionLIME": lime.explain(*sides, samples=100, seed=3),
-        "exCLIP": exclip.explain(*sides, steps=5),
-        "exCLIP, layer 0": exclip.explain(*sides, steps=1, layer=0, rule="midpoint"),
-    }
-    for name, pair in pairs.items():
-        assert np.allclose(found[name].cross, scale * pair.cross, rtol=1e-5, atol=1e-6), name
+
+    def inner(module, **options):
+        image, text = (module.factor(side, **options).first.numpy() for side in sides)
+        return image @ text.T
+
     maps = {
+        "ITSM-O": inner(itsm),
+        "ITSM-H": inner(itsm, variant="hidden"),
+        "InteractionCAM": inner(icam),
+        "InteractionLIME": lime.explain(*sides, samples=100, seed=3, scale=1).cross,
+        "exCLIP": inner(exclip, steps=5),
+        "exCLIP, layer 0": inner(exclip, steps=1, layer=0, rule="midpoint"),
+    }
+    for name, cross in maps.items():
+        assert np.allclose(found[name].cross, scale * cross, rtol=1e-5, atol=1e-6), name
+    game = fixlip.Game(*sides)
+    seeds = side_seeds(3)
+    swept = [
+        fixlip.sweep(s, masks=m, seed=k) for s, m, k in zip(sides, (96, 64), seeds, strict=True)
+    ]
+    values = {
         "GAME": generic_attention.explain(*sides),
         "Grad-ECLIP": grad_eclip.explain(*sides),
-        "Shapley values": values.shapley_values(*sides, masks=200, seed=3),
-        "Banzhaf values": values.banzhaf_values(*sides, masks=(96, 64), seed=3),
+        "Shapley values": fixlip.estimate(game, index="shapley", order=1, masks=200, seed=3),
+        "Banzhaf values": fixlip.solve(*swept, order=1),
     }
-    for name, single in maps.items():
-        assert np.allclose(found[name].e1, single.values, rtol=1e-5, atol=1e-6), name
-    joint = fixlip.estimate(fixlip.Game(*sides), index="shapley", masks=200, seed=3)
+    for name, single in values.items():
+        assert np.allclose(found[name].e1, single.e1, rtol=1e-5, atol=1e-6), name
+    joint = fixlip.estimate(game, index="shapley", masks=200, seed=3)
     assert np.allclose(found["Shapley interactions"].e2, joint.e2)
     for q in (0.3, 0.5, 0.7):
         own = fixlip.explain(
@@ -79,7 +90,7 @@ def test_values_from_interactions_of_order_2(sides, found):
     assert shapley.value(grand)[0] == pytest.approx(pairs.grand_value)
 
 
-def test_halves_are_made_once(sides, found, monkeypatch):
+def test_sides_are_worked_on_once(sides, found, monkeypatch):
     image_side, text_side = sides
     counts = {"image": 0, "text": 0}
     for side, kind in ((image_side, "image"), (text_side, "text")):
@@ -90,16 +101,17 @@ def test_halves_are_made_once(sides, found, monkeypatch):
             return embed(masks)
 
         monkeypatch.setattr(side, "embed", counted, raising=False)
-    halves, only = {}, {**OPTIONS, "methods": ("FIxLIP", "Banzhaf values", "exCLIP"), "p": 0.5}
-    first = explain_all(*sides, **only, halves=halves)
-    # 8 masks of 3 players are all there are, the empty and the full one included
-    assert counts == {"image": 98, "text": 8}
+    cache, only = {}, {**OPTIONS, "methods": ("FIxLIP", "Banzhaf values", "exCLIP"), "p": 0.5}
+    first = explain_all(*sides, **only, cache=cache)
+    # 8 masks of 3 players are all there are, the empty and the full one included; exCLIP asks for
+    # these two once more
+    assert counts == {"image": 98 + 2, "text": 8 + 2}
     assert np.array_equal(first["FIxLIP p=0.5"].e2, found["FIxLIP p=0.5"].e2)
     other = image_side.encoder.text("a blue ring")
-    explain_all(image_side, other, **only, halves=halves)
-    assert counts == {"image": 98, "text": 8}
-    explain_all(*sides, **{**only, "seed": 4}, halves=halves)
-    assert counts["image"] == 2 * 98
+    explain_all(image_side, other, **only, cache=cache)
+    assert counts == {"image": 98 + 2, "text": 8 + 2}
+    explain_all(*sides, **{**only, "seed": 4}, cache=cache)
+    assert counts["image"] == 2 * 98 + 2
 
 
 def test_what_is_refused(sides):
