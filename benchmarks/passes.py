@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from means import leverage_masks
 
-from fixlip.sampler import MaskSample, Side, distinct_rows, draw
+from fixlip.sampler import MaskSample, Side, draw
+from fixlip.sampler.masks import distinct_rows
 
 
 class Counted:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from fixlip.budget.grow import grow
 from fixlip.budget.variance import (
     SAMPLED,
     Counts,
@@ -23,7 +24,8 @@ from fixlip.budget.variance import (
     seconds_of,
 )
 from fixlip.checks import per_side, probability
-from fixlip.sampler import Side, Sweep, check_counts, grow, side_seeds, sweep
+from fixlip.sampler import Side, Sweep, side_seeds, sweep
+from fixlip.sampler.masks import check_counts
 
 PILOT = (256, 128)
 MAX_MASKS = 65536

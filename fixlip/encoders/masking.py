@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from fixlip.encoders.towers import TextTower, is_plain
-from fixlip.sampler import LAST_BATCH
+from fixlip.sampler.sweep import LAST_BATCH
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from fixlip.checks import number, one_of, whole
 from fixlip.encoders.opened import Tower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.sampler import empty_and_full
+from fixlip.sampler.masks import empty_and_full
 from fixlip.solver import Factor
 
 Side = ImageSide | TextSide

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from fixlip.checks import one_of
 from fixlip.encoders.opened import Tower
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.sampler import empty_and_full
+from fixlip.sampler.masks import empty_and_full
 from fixlip.solver import Factor
 
 Side = ImageSide | TextSide

@@ -13,14 +13,9 @@ import torch
 
 from fixlip.checks import number, one_of, whole
 from fixlip.explanation import Explanation
-from fixlip.sampler import (
-    Side,
-    bernoulli,
-    embed_masks,
-    empty_and_full,
-    pair_scale,
-    side_seeds,
-)
+from fixlip.sampler import Side, bernoulli, pair_scale, side_seeds
+from fixlip.sampler.masks import empty_and_full
+from fixlip.sampler.sweep import embed_masks
 from fixlip.solver.leastsquares import Columns, LeastSquares
 
 Samples = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # z_a, z_b, score, weight

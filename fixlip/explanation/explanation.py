@@ -147,18 +147,18 @@ class Explanation:
         # z_i z_j is p_j z_i + p_i z_j - p_i p_j to first order
         constant = 0.0 if self.info.get("fit", {}).get("index") == "shapley" else 0.5
 
-        def reduced(terms: Terms) -> Terms:
-            e0 = terms.e0 - constant * float(p @ terms.e2 @ p)
-            return Terms(e0, terms.e1 + terms.e2 @ p, np.zeros_like(terms.e2))
+        def reduced(terms: Terms) -> tuple:
+            shares = terms.e2 @ p  # (..., n)
+            return terms.e0 - constant * (shares @ p), terms.e1 + shares
 
+        e0, e1 = reduced(Terms(self.e0, self.e1, self.e2))
         rows = self.deviations
-        if rows is not None and len(rows):
-            each = (reduced(unflatten(row, self.n)) for row in rows.astype(float))
-            rows = np.stack([flatten(np.float64(t.e0), t.e1, t.e2) for t in each])
-            rows = rows.astype(np.float32)
-        e0, e1, e2 = reduced(Terms(self.e0, self.e1, self.e2))
+        if rows is not None:
+            d0, d1 = reduced(unflatten(rows.astype(float), self.n))
+            rows = flatten(d0, d1, np.zeros((len(d0), self.n, self.n))).astype(np.float32)
         kept = {f.name: getattr(self, f.name) for f in fields(Explanation)}
-        return Explanation(**kept | {"e0": e0, "e1": e1, "e2": e2, "deviations": rows})
+        terms = {"e0": float(e0), "e1": e1, "e2": 0 * self.e2, "deviations": rows}
+        return Explanation(**kept | terms)
 
     def given(self, player: Player | Sequence[Player]) -> np.ndarray:
         """Interactions of one player (or the sum over several) with the players of the other side.
@@ -244,11 +244,7 @@ class Explanation:
         Parameters
         ----------
         quantity : callable
-            From an Explanation to a number or an array.
-
-        Examples
-        --------
-        ``explanation.stderr_of(Explanation.attributions)``, (n,)
+            From an Explanation to a number or an array: ``stderr_of(Explanation.attributions)``.
         """
         if self.deviations is None:
             raise ValueError(
@@ -268,13 +264,10 @@ class Explanation:
     # --- files -----------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write everything to one .safetensors file.
-
-        The file appears whole or not at all. `load` gives back the same bits.
-        """
+        """Write everything to one .safetensors file, whole or not at all; `load` reads it back."""
         about = {
             "format": FORMAT,
-            "class": f"{type(self).__module__}.{type(self).__name__}",
+            "class": ".".join([*type(self).__module__.split(".")[:2], type(self).__name__]),
             "players": self.players,
             "n_image": self.n_image,
             "p": self.p,
@@ -372,17 +365,11 @@ class Explanation:
     ) -> Explanation:
         """Take over the terms of order 0 to 2 of shapiq's InteractionValues; missing ones are 0."""
         n = values.n_players
-        e0, e1, e2 = 0.0, np.zeros(n), np.zeros((n, n))
+        terms = np.zeros(()), np.zeros(n), np.zeros((n, n))  # one array per order
         for key, position in values.interaction_lookup.items():
-            term = float(values.values[position])
-            match key:
-                case ():
-                    e0 = term
-                case (i,):
-                    e1[i] = term
-                case (i, j):
-                    e2[i, j] = e2[j, i] = term
-                case _:
-                    raise ValueError(f"order {len(key)} is too high: an Explanation has order 2")
+            if len(key) > 2:
+                raise ValueError(f"order {len(key)} is too high: an Explanation has order 2")
+            terms[len(key)][key] = values.values[position]
+        e0, e1, e2 = terms
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
-        return Explanation(e0, e1, e2, names, n_image, p)
+        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p)

@@ -11,24 +11,15 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 class Terms(NamedTuple):
-    """Something of every term: a number, (n,) and (n, n)."""
+    """Something of every term of n players: (...), (..., n) and (..., n, n)."""
 
-    e0: float
+    e0: float | np.ndarray
     e1: np.ndarray
     e2: np.ndarray
 
 
 def flatten(e0: Array, e1: Array, e2: Array) -> Array:
-    """Put the terms of n players into rows.
-
-    Parameters
-    ----------
-    e0, e1, e2 : numpy.ndarray or torch.Tensor, (...), (..., n) and (..., n, n)
-        Of ``e2`` the pairs i < j count.
-
-    Returns
-    -------
-    numpy.ndarray or torch.Tensor, (..., 1 + n + n (n - 1) / 2)
+    """Rows (..., 1 + n + n (n - 1) / 2) of terms; of ``e2`` the pairs i < j count.
 
     Examples
     --------
@@ -40,9 +31,9 @@ def flatten(e0: Array, e1: Array, e2: Array) -> Array:
     return torch.cat(parts, -1) if isinstance(e1, torch.Tensor) else np.concatenate(parts, -1)
 
 
-def unflatten(row: np.ndarray, n: int) -> Terms:
-    """The terms of n players from one row, (1 + n + n (n - 1) / 2,), as `flatten` lays them out."""
-    e2 = np.zeros((n, n))
+def unflatten(rows: np.ndarray, n: int) -> Terms:
+    """The terms of n players out of rows (..., 1 + n + n (n - 1) / 2)."""
+    e2 = np.zeros((*rows.shape[:-1], n, n))
     i, j = np.triu_indices(n, 1)
-    e2[i, j] = e2[j, i] = row[1 + n :]
-    return Terms(float(row[0]), row[1 : 1 + n], e2)
+    e2[..., i, j] = e2[..., j, i] = rows[..., 1 + n :]
+    return Terms(rows[..., 0], rows[..., 1 : 1 + n], e2)

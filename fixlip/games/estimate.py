@@ -15,15 +15,8 @@ from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
-from fixlip.sampler import (
-    MaskSample,
-    check_counts,
-    distinct_rows,
-    draw,
-    empty_and_full,
-    enumerate_masks,
-    shapley_masks,
-)
+from fixlip.sampler import MaskSample, draw, enumerate_masks, shapley_masks
+from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
 
 
 def estimate(

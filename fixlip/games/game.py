@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fixlip.checks import boolean_masks
-from fixlip.sampler import Side, embed_masks, pair_scale
+from fixlip.sampler import Side, pair_scale
+from fixlip.sampler.sweep import embed_masks
 
 
 class Game:

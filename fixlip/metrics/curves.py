@@ -17,7 +17,7 @@ from fixlip.explanation import Explanation
 from fixlip.explanation.subsets import Subsets, greedy
 from fixlip.games.game import ask
 from fixlip.metrics.faithfulness import common_players
-from fixlip.sampler import distinct_rows
+from fixlip.sampler.masks import distinct_rows
 
 POINTS = 51  # of the published curves
 GUARD = 1e-3  # least |full - empty| that curves are divided by, relative to how far they reach

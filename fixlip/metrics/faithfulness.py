@@ -22,12 +22,12 @@ from fixlip.games.game import ask
 from fixlip.sampler import (
     MaskSample,
     bernoulli,
-    check_counts,
     distinct,
     enumerate_masks,
     shapley_masks,
     side_seeds,
 )
+from fixlip.sampler.masks import check_counts
 
 DISTRIBUTIONS = (0.3, 0.5, 0.7, "shapley")  # the published ones
 OFFSETS = ("published", "free")

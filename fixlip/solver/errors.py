@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from fixlip.checks import warn
-from fixlip.explanation.terms import flatten
-from fixlip.sampler import MaskSample, distinct_rows
-from fixlip.solver.leastsquares import LeastSquares
+from fixlip.explanation import Terms, flatten
+from fixlip.sampler import MaskSample
+from fixlip.sampler.masks import distinct_rows
+from fixlip.solver.leastsquares import BLOCK, LeastSquares
 from fixlip.solver.polynomial import Design, Problem
 
 GROUPS = 48  # groups of masks per side
@@ -93,38 +94,40 @@ class SideErrors:
         seen = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
         seen = seen if cross else torch.zeros_like(seen)
         groups, draws = self._of_groups(other, seen), self._of_penalties(other, seen)
-        return torch.stack(groups), torch.stack(draws) if draws else none
+        return groups, none if draws is None else draws
 
     def own_rows(
         self, vectors: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """What each group adds to the side's own polynomial along vectors (D, k), one at a time."""
-        left = residuals(self.own, self.design.E @ vectors)  # (m, k)
-        for member in self.members.T:
-            yield self.own.terms(left * member[:, None])
+        """What each group adds to the side's own polynomial along vectors (D, k), one by one."""
+        left, k = residuals(self.own, self.design.E @ vectors), vectors.shape[1]  # (m, k)
+        step = max(1, BLOCK // (max(self.design.m, self.design.n**2) * k))
+        for some in self.members.T.split(step):
+            targets = (left[:, None] * some.T[..., None]).flatten(1)  # (m, groups k)
+            yield from zip(*(t.split(k, -1) for t in self.own.terms(targets)), strict=True)
 
-    def _of_groups(self, other: Fitted, seen: torch.Tensor) -> list[torch.Tensor]:
+    def _of_groups(self, other: Fitted, seen: torch.Tensor) -> torch.Tensor:
         member, design = self.members, self.design
         means = (design.w[:, None] * member).T @ (design.E - design.mean)  # (groups, D)
         within = residuals(self.own, design.E @ other.mean[:, None])  # (m, 1)
         g0, g1, g2 = self.own.terms(within * member)  # (groups,), (n, groups), (n, n, groups)
         h0, h1, h2 = other.own(means.T)  # through the mean that the other side is paired with
         across = self.vector_residuals @ seen.T  # (m, n_other + 1)
-        rows = []
+        rows: list[Terms] = []
         for g, mean in enumerate(means):
             origin, slopes, _ = self.vectors.terms(across * member[:, g : g + 1])
             centre = seen @ mean - origin  # (n_other + 1,)
             e0 = g0[g] + h0[g] - mean @ other.mean + centre[-1]
             e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
-            rows.append(flatten(e0, e1, blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
-        return rows
+            rows.append(Terms(e0, e1, blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
+        return flatten(*map(torch.stack, zip(*rows, strict=True)))
 
-    def _of_penalties(self, other: Fitted, seen: torch.Tensor) -> list[torch.Tensor]:
+    def _of_penalties(self, other: Fitted, seen: torch.Tensor) -> torch.Tensor | None:
         E, n, n_other = self.design.E, self.design.n, other.n
         own = shrinkage(self.own, E @ other.mean[:, None])
         across = shrinkage(self.vectors, E @ seen.T)
         if own is None and across is None:
-            return []
+            return None
         zeros = E.new_zeros
         g0, g1, g2 = own or (zeros(DRAWS), zeros(n, DRAWS), zeros(n, n, DRAWS))
         # values at z = 0, (n_other + 1, DRAWS), and slopes, (n, n_other + 1, DRAWS)
@@ -132,15 +135,11 @@ class SideErrors:
         if across is not None:
             origin = across[0].unflatten(0, origin.shape)
             slopes = across[1].unflatten(1, origin.shape)
-        nothing = zeros(n_other, n_other)
-        return [
-            flatten(
-                g0[d] - origin[-1, d],
-                torch.cat([g1[:, d] - slopes[:, -1, d], origin[:-1, d]]),
-                blocks(g2[..., d], slopes[:, :-1, d], nothing),
-            )
-            for d in range(DRAWS)
-        ]
+        e0 = g0 - origin[-1]  # (DRAWS,)
+        e1 = torch.cat([g1 - slopes[:, -1], origin[:-1]])  # (n + n_other, DRAWS)
+        e2 = zeros(DRAWS, n + n_other, n + n_other)  # of pairs i < j, which are all that counts
+        e2[:, :n, :n], e2[:, :n, n:] = g2.movedim(2, 0), slopes[:, :-1].movedim(2, 0)
+        return flatten(e0, e1.T, e2)
 
 
 def deviations(image: Fitted, text: Fitted, *, cross: bool) -> torch.Tensor:
@@ -227,9 +226,8 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     repeats = copies(design)[0 :: 2 if design.folded else 1]
     different = float((1 / repeats).sum())
     parts = []
-    for part, y, solution, ridge in zip(
-        problem.parts, problem.split(Y), problem.solutions(Y), problem.ridges, strict=True
-    ):
+    each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)
+    for k, (part, solution, ridge) in enumerate(each_part):
         each = leverage(part, ridge)
         used = float(each.sum())
         # where a penalty settles many more terms than there are masks, `shrinkage` says how well
@@ -241,6 +239,7 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
                 f"{used:.0f} {terms}: error bars within this side are too small. Use more masks"
                 f"{_all_masks(design.n)}."
             )
+        y = problem.of_part(k, Y)
         parts.append(corrected_residual(part, y, solution, each * repeats))
     if not design.folded:
         return parts[0]
@@ -302,8 +301,8 @@ def shrinkage(
     if not any(r and p.columns.count for r, p in zip(problem.ridges, problem.parts, strict=True)):
         return None
     errors = [
-        prior_errors(part, y, ridge)
-        for part, y, ridge in zip(problem.parts, problem.split(Y), problem.ridges, strict=True)
+        prior_errors(part, problem.of_part(k, Y), ridge)
+        for k, (part, ridge) in enumerate(zip(problem.parts, problem.ridges, strict=True))
     ]
     return problem.monomials([(free / DRAWS**0.5, b / DRAWS**0.5) for free, b in errors])
 

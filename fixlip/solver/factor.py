@@ -13,7 +13,7 @@ mean + J'(z - zbar); and, linear in a vector v, its own polynomial of <E(z), v>.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,21 +116,12 @@ class Factor:
     def with_special(self) -> Factor:
         """The vectors alone, with the special tokens as players before the others.
 
-        A map of all tokens is what exCLIP's completeness is about:
-        ``pair(a.with_special(), b.with_special()).cross``, (k_I + n_I, k_T + n_T).
+        What exCLIP's completeness is about: ``pair(a.with_special(), b.with_special()).cross``.
         """
-        return replace(
-            self,
-            first=torch.cat([self.special, self.first]),
-            names=self.special_names + self.names,
-            info={k: v for k, v in self.info.items() if k not in ("grid", "owner")},
-            special=None,
-            special_names=(),
-            mean=None,
-            origin=None,
-            own=None,
-            errors=None,
-        )
+        info = {k: v for k, v in self.info.items() if k not in ("grid", "owner")}
+        every = torch.cat([self.special, self.first])  # (k + n, D)
+        names = self.special_names + self.names
+        return Factor(every, names, self.kind, self.method, self.options, info, ends=self.ends)
 
     def __repr__(self) -> str:
         return f"Factor({self.method}: {self.n} {self.kind} players, width {self.first.shape[1]})"
@@ -172,20 +163,21 @@ def pair(
         For factors of different models, methods or widths.
     """
     scale, bias = _check(image, text, order, scale, bias)
+    rows = None
     if image.own is None or text.own is None:
-        e0, rows = image.first.new_zeros(()), None
+        e0 = 0.0
         e1 = image.first.new_zeros(image.n + text.n)
-        g2, h2 = (f.first.new_zeros(f.n, f.n) for f in (image, text))
-        e2 = blocks(g2, image.first @ text.first.T, h2)
+        none_I, none_T = (f.first.new_zeros(f.n, f.n) for f in (image, text))
+        e2 = blocks(none_I, image.first @ text.first.T, none_T)
     else:
-        cross = order != 1
-        e0, e1, e2 = _terms(image, text, cross=cross)
-        bars = errors and image.errors is not None and text.errors is not None
-        rows = scale * deviations(image, text, cross=cross) if bars else None
+        e0, e1, e2 = _terms(image, text, cross=order != 1)
         e0 = scale * e0 + bias
+        if errors and image.errors is not None and text.errors is not None:
+            rows = scale * deviations(image, text, cross=order != 1)
     ends = [float("nan")] * 2
     if image.ends is not None and text.ends is not None:
         ends = (scale * (image.ends.double() * text.ends.double()).sum(1) + bias).tolist()
+    fit = {"method": image.method, **image.options, "scale": scale, "bias": bias}
     return Explanation(
         e0=float(e0),
         e1=(scale * e1).cpu().numpy(),
@@ -195,11 +187,7 @@ def pair(
         p=(image.p, text.p),
         empty_value=ends[0],
         grand_value=ends[1],
-        info={
-            "image": image.info,
-            "text": text.info,
-            "fit": {"method": image.method, **image.options, "scale": scale, "bias": bias},
-        },
+        info={"image": image.info, "text": text.info, "fit": fit},
         picture=image.picture,
         deviations=None if rows is None else rows.float().cpu().numpy(),
     )
@@ -244,7 +232,7 @@ def _check(
 
 
 def _vectors(what: str, count: int, given: object, width: int | None = None) -> torch.Tensor:
-    """Vectors (count, width) in float64, checked."""
+    """Vectors (count, width) in float64, after checking them."""
     found = torch.as_tensor(given)
     if found.ndim != 2 or len(found) != count or width not in (None, found.shape[1]):
         raise ValueError(
@@ -252,8 +240,5 @@ def _vectors(what: str, count: int, given: object, width: int | None = None) -> 
             f"got {tuple(found.shape)}"
         )
     if bad := int((~torch.isfinite(found)).sum()):
-        raise ValueError(
-            f"{bad} numbers of a factor are NaN or infinite: check the input and the model's "
-            "weights"
-        )
-    return found.double() if found.device.type != "mps" else found.cpu().double()
+        raise ValueError(f"{bad} numbers of a factor are NaN or infinite: check input and weights")
+    return (found.cpu() if found.device.type == "mps" else found).double()  # MPS has no float64

@@ -124,10 +124,9 @@ class Problem:
                 "plain least squares gives the smallest of many solutions. Use more masks or "
                 "ridge='auto'."
             )
-        self.ridges = [
-            part.choose(y)[0] if ridge == "auto" else float(ridge)
-            for part, y in zip(self.parts, self.split(Y), strict=True)
-        ]
+        self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
+        if ridge == "auto":
+            self.ridges = [ridge for ridge, _ in self._choose(self.parts, Y)]
 
     def _factorise(
         self, scale: torch.Tensor, rows: slice = slice(None)
@@ -161,22 +160,30 @@ class Problem:
         alike, strength = self.scale, self.design.strength
 
         def cost(scale: torch.Tensor) -> float:
-            parts = zip(self._factorise(scale, rows), self.split(Y[rows]), strict=True)
-            return sum(part.choose(y)[1] for part, y in parts)
+            return sum(cost for _, cost in self._choose(self._factorise(scale, rows), Y[rows]))
 
         return strength if cost(strength) < cost(alike) else alike
 
-    def split(self, Y: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Targets of each part: twins' means and half differences (m/2, k), or all rows (m, k)."""
-        if self.design.folded:
-            return (Y[0::2] + Y[1::2]) / 2, (Y[0::2] - Y[1::2]) / 2
-        return (Y,)
+    def _choose(
+        self, parts: tuple[LeastSquares, ...], Y: torch.Tensor
+    ) -> list[tuple[float, float]]:
+        """Penalty and cost of each part, from targets (m, k); none where nothing is penalised."""
+        return [
+            part.choose(self.of_part(k, Y)) if part.columns.count else (0.0, 0.0)
+            for k, part in enumerate(parts)
+        ]
+
+    def of_part(self, k: int, Y: torch.Tensor) -> torch.Tensor:
+        """Targets of the k-th part: twins' means or half differences (m/2, k), or all rows."""
+        if not self.design.folded:
+            return Y
+        return ((Y[0::2] - Y[1::2]) if k else (Y[0::2] + Y[1::2])) / 2
 
     def solutions(self, Y: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Free and penalised coefficients of each part for targets (m, k)."""
         return [
-            part.solve(y, ridge)
-            for part, y, ridge in zip(self.parts, self.split(Y), self.ridges, strict=True)
+            part.solve(self.of_part(k, Y), ridge)
+            for k, (part, ridge) in enumerate(zip(self.parts, self.ridges, strict=True))
         ]
 
     def terms(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -24,8 +24,8 @@ import torch
 from fixlip.checks import warn
 from fixlip.explanation import Explanation, Player
 from fixlip.solver.factor import Factor
+from fixlip.solver.leastsquares import BLOCK
 
-BLOCK = 2**24  # most float64 entries of one block of work: 128 MB
 MAX_DEVIATIONS = 2**28  # most float32 entries kept for error bars: 1 GB
 
 

@@ -64,8 +64,7 @@ def solve(
     k : int
         Players kept by "top".
     scale, bias : float, optional
-        The game is scale * <E, F> + bias. By default the model's own logit scale and bias (1 and 0
-        for sides that name no model); scale=1, bias=0 explain the cosine.
+        Of the game; see `fixlip.pair`.
     errors : bool
         Also estimate the terms' standard errors (`Explanation.stderr`): how they vary with the
         masks that were drawn, and what the ridge penalty may have taken from them.
@@ -74,11 +73,6 @@ def solve(
     -------
     Explanation
         Image players first. A `ProductExplanation` for order="product".
-
-    Raises
-    ------
-    ValueError
-        For sweeps of different models or widths, or unknown options.
 
     References
     ----------

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from fixlip.budget.grow import grow
 from fixlip.sampler import (
-    LAST_BATCH,
     MaskSample,
     bernoulli,
     distinct,
     draw,
-    embed_masks,
     enumerate_masks,
-    grow,
     split_budget,
     sweep,
 )
+from fixlip.sampler.sweep import LAST_BATCH, embed_masks
 
 
 class Counting:

@@ -1,0 +1,76 @@
+"""A sweep that grows: more masks of the same seed, none embedded twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from fixlip.sampler import SAMPLINGS, Side, Sweep, draw
+from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
+from fixlip.sampler.sweep import embed_masks
+
+
+def grow(
+    swept: Sweep,
+    side: Side,
+    masks: int,
+    *,
+    batch_size: int | None = None,
+    progress: bool | None = None,
+) -> Sweep:
+    """Grow a sweep to more masks of the same seed; only masks not seen before are embedded.
+
+    The result is the sweep that ``sweep(side, masks=masks, ...)`` makes with the same ``p``,
+    ``seed`` and ``sampling``. Antithetic and independent masks begin with the masks of the smaller
+    sample; of "distinct" ones, only those that both samples share are saved.
+
+    Parameters
+    ----------
+    swept : Sweep
+        From `sweep`, of the same side.
+    side : Side
+    masks : int
+        Budget, at least as many as ``swept`` has; all masks are listed where it allows that.
+    batch_size, progress
+        See `sweep`.
+
+    Returns
+    -------
+    Sweep
+
+    Raises
+    ------
+    ValueError
+        For fewer masks than there are, for a side with other players, or for a sample that was
+        not drawn by `draw`.
+    """
+    old = swept.sample
+    if tuple(side.names) != swept.names:
+        raise ValueError(
+            f"the sweep has {swept.n} players ({swept.names[0]}, ...) and the side {side.n} "
+            f"({side.names[0]}, ...): grow a sweep with the side that made it"
+        )
+    check_counts(side.n, masks)
+    if masks < old.m:
+        raise ValueError(f"a sweep of {old.m} masks cannot be grown to {masks}: ask for more")
+    if old.sampling == "enumerated":
+        return swept
+    if old.sampling not in SAMPLINGS:
+        raise ValueError(
+            f"a {old.sampling!r} sample was not drawn with a seed: only samples drawn as "
+            f"{', '.join(SAMPLINGS)} can be grown"
+        )
+    sample = draw(side.n, masks, p=old.p, seed=old.seed, sampling=old.sampling)
+    ends = empty_and_full(side.n)
+    seen = old.m + 2
+    rows = torch.cat([old.masks, ends, sample.masks])  # (seen + m, n): the embedded ones first
+    first, group = (torch.from_numpy(x) for x in distinct_rows(rows.numpy()))
+    known = torch.cat([swept.embeddings, swept.ends])  # (seen, D)
+    table = known[first.clamp(max=seen - 1).to(known.device)]  # (distinct, D), filled in below
+    new = first >= seen  # the first row of a distinct mask is an embedded one if there is one
+    if new.any():
+        table[new.to(known.device)] = embed_masks(
+            side, rows[first[new]], batch_size=batch_size, progress=progress
+        )
+    return replace(swept, sample=sample, embeddings=table[group[seen:].to(known.device)])
