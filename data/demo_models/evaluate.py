@@ -9,15 +9,15 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 
+import fixlip
 from fixlip.demo.grammar import INVERSE, Caption, edit_attributes, swap_colours
 from fixlip.demo.scenes import COMBINATIONS, HELD_OUT, Scene, is_true, relations, sample_scene
-from fixlip.encoders.demo_towers import register_towers
 
 MODELS = Path(__file__).parents[2] / "fixlip" / "demo" / "models"
 EVALUATION_SEED = 10**9  # training runs use their own, small, seed
@@ -40,44 +40,28 @@ class Measure:
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.count)
 
 
-class Model:
-    """An open_clip ``local-dir:`` folder that embeds scenes and captions."""
-
-    def __init__(self, folder: Path):
-        if not (folder / "open_clip_config.json").is_file():
-            raise FileNotFoundError(
-                f"{folder} is not a model folder: it has no open_clip_config.json; give a demo "
-                f"model's name or an open_clip local-dir folder"
-            )
-        register_towers()
-        self.model = open_clip.create_model(f"local-dir:{folder}").eval()
-        self.tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-        self.patches = _patches_per_side(self.model)
-
-    @torch.no_grad()
-    def images(self, scenes: Sequence[Scene], *, keep: np.ndarray | None = None) -> torch.Tensor:
-        """(B, D) embeddings; `keep` (B, patches, patches) bool leaves the other patches grey."""
-        pixels = np.stack([scene.image() for scene in scenes])  # (B, 48, 48, 3)
-        pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-        if keep is not None:
-            side = pixels.shape[-1] // self.patches
-            keep = keep.repeat(side, axis=1).repeat(side, axis=2)  # (B, 48, 48)
-            pixels *= torch.from_numpy(keep)[:, None]
-        return torch.cat([self.model.encode_image(x, normalize=True) for x in pixels.split(256)])
-
-    @torch.no_grad()
-    def texts(self, captions: Sequence[Caption]) -> torch.Tensor:
-        """(C, D) embeddings."""
-        unique = list(dict.fromkeys(str(caption) for caption in captions))
-        ids = self.tokenizer(unique)  # (unique, L)
-        embeddings = torch.cat([self.model.encode_text(x, normalize=True) for x in ids.split(512)])
-        index = {text: i for i, text in enumerate(unique)}
-        return embeddings[[index[str(caption)] for caption in captions]]
+@torch.no_grad()
+def embed_scenes(
+    encoder: fixlip.Encoder, scenes: Sequence[Scene], *, masks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Embeddings (B, D); of each scene's patches only those in its row of `masks` (B, n) stay."""
+    sides = [encoder.image(scene.image()) for scene in scenes]
+    if masks is not None:
+        return torch.cat([side.embed(row[None]) for side, row in zip(sides, masks, strict=True)])
+    pixels = torch.cat([side.pixels for side in sides])  # (B, 3, 48, 48)
+    encode = encoder.model.encode_image
+    return torch.cat([encode(part, normalize=True) for part in pixels.split(256)])
 
 
-def _patches_per_side(model: torch.nn.Module) -> int:
-    trunk = getattr(model.visual, "trunk", None)
-    return trunk.patch_embed.grid_size[0] if trunk is not None else model.visual.grid_size[0]
+@torch.no_grad()
+def embed_captions(encoder: fixlip.Encoder, captions: Sequence[Caption]) -> torch.Tensor:
+    """Embeddings (C, D)."""
+    unique = list(dict.fromkeys(map(str, captions)))
+    ids = encoder.tokenizer(unique)  # (unique, L)
+    encode = encoder.model.encode_text
+    embeddings = torch.cat([encode(part, normalize=True) for part in ids.split(512)])
+    index = {text: i for i, text in enumerate(unique)}
+    return embeddings[[index[str(caption)] for caption in captions]]
 
 
 def evaluate(folder: str | Path, *, scenes: int = 1000) -> list[Measure]:
@@ -94,7 +78,9 @@ def evaluate(folder: str | Path, *, scenes: int = 1000) -> list[Measure]:
     -------
     list of Measure
     """
-    model = Model(MODELS / folder if (MODELS / folder).is_dir() else Path(folder))
+    folder = MODELS / folder if (MODELS / folder).is_dir() else Path(folder)
+    encoder = fixlip.load(f"local-dir:{folder}", device="cpu")
+    embed_images, embed_texts = partial(embed_scenes, encoder), partial(embed_captions, encoder)
     measures = []
 
     def measure(name: str, right: torch.Tensor) -> None:
@@ -104,40 +90,40 @@ def evaluate(folder: str | Path, *, scenes: int = 1000) -> list[Measure]:
         rng = np.random.default_rng([EVALUATION_SEED, stream])
         return [sample_scene(rng, **options) for _ in range(number)]
 
-    classes = model.texts([Caption((combination,)) for combination in COMBINATIONS])  # (80, D)
+    classes = embed_texts([Caption((combination,)) for combination in COMBINATIONS])  # (80, D)
 
     def zero_shot(images: torch.Tensor, drawn: list[Scene]) -> torch.Tensor:
         truth = [COMBINATIONS.index((s.things[0].colour, s.things[0].shape)) for s in drawn]
         return (images @ classes.T).argmax(dim=1) == torch.tensor(truth)
 
     drawn = draw(0, scenes, count=1)
-    measure("zero-shot, 80 classes", zero_shot(model.images(drawn), drawn))
+    measure("zero-shot, 80 classes", zero_shot(embed_images(drawn), drawn))
     rng = np.random.default_rng([EVALUATION_SEED, 1])
-    grid = model.patches
-    order = rng.random((scenes, grid * grid)).argsort(axis=1)
-    keep = (order < grid * grid // 2).reshape(scenes, grid, grid)
+    n = encoder.image(drawn[0].image()).n
+    order = rng.random((scenes, n)).argsort(axis=1)
+    masks = torch.from_numpy(order < n // 2)
     measure(
-        "zero-shot, half of the patches masked", zero_shot(model.images(drawn, keep=keep), drawn)
+        "zero-shot, half of the patches masked", zero_shot(embed_images(drawn, masks=masks), drawn)
     )
     drawn = draw(2, scenes, count=1, combinations=HELD_OUT)
-    measure("zero-shot, held-out combinations", zero_shot(model.images(drawn), drawn))
+    measure("zero-shot, held-out combinations", zero_shot(embed_images(drawn), drawn))
 
     drawn = draw(3, scenes // 4, count=2)
     own = [_full_caption(scene) for scene in drawn]
-    images = model.images(drawn)
+    images = embed_images(drawn)
     rng = np.random.default_rng([EVALUATION_SEED, 4])
     for name, choices in (
         ("retrieval among 64 random captions", [_random_captions(rng, s, 63) for s in drawn]),
         ("retrieval among 64 hard captions", [_hard_captions(rng, s, 63) for s in drawn]),
     ):
         texts = [c for mine, others in zip(own, choices, strict=True) for c in (mine, *others)]
-        embeddings = model.texts(texts).view(len(drawn), 64, -1)  # (B, 64, D)
+        embeddings = embed_texts(texts).view(len(drawn), 64, -1)  # (B, 64, D)
         scores = torch.einsum("bd,bcd->bc", images, embeddings)
         measure(name, scores.argmax(dim=1) == 0)
 
     def preferred(drawn: list[Scene], true: list[Caption], false: list[Caption]) -> torch.Tensor:
-        images = model.images(drawn)  # (B, D)
-        true, false = model.texts(true), model.texts(false)  # (B, D) each
+        images = embed_images(drawn)  # (B, D)
+        true, false = embed_texts(true), embed_texts(false)  # (B, D) each
         return ((true - false) * images).sum(dim=1) > 0
 
     for stream, (name, options) in enumerate(

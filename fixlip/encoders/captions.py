@@ -1,13 +1,13 @@
-"""Captions as a text tower reads them: token ids, the text of each, and what did not fit."""
+"""Captions as a text tower reads them: token ids, the text of each, and the part cut off."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from fixlip.checks import warn
 from fixlip.encoders.players import readable
 
 
@@ -35,7 +35,7 @@ class Caption:
 
 
 class CaptionReader:
-    """Reads captions with a tokenizer of any kind, and tells which tokens are the caption's own.
+    """Reads captions with a tokenizer of any kind, and finds which tokens are the caption's own.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class CaptionReader:
         self._texts = {i: text for text, i in _token_texts(self._inner).items()}
         self._mark = _word_mark(self._texts.values())
         self._bytes = _byte_letters() if set(_byte_letters()) <= set(self._texts.values()) else {}
-        # What an empty caption leaves are the tokens that always stay.
+        # The tokens of an empty caption (start, end and padding) are those that always stay.
         self._frame = self._ids("")
         self._start = self._first_change("a")
         if self._start is None:
@@ -132,20 +132,18 @@ class CaptionReader:
             # room for every byte as a token, and for the letters that normalisation may add
             longer = self._ids(caption, context_length=self.length + 4 * len(caption.encode()))
         except TypeError:
-            warnings.warn(
-                f"the caption fills all {self.length} positions of the text tower; the tokenizer "
-                "does not tell whether it was cut",
-                stacklevel=5,
+            warn(
+                f"the caption fills all {self.length} positions of the text tower; with this "
+                "tokenizer it cannot be known whether its end was cut off"
             )
             return None
         pieces = self._pieces(longer[start : self._stop(longer)])[stop - start :]
         if not pieces:
             return None
         cut = readable("".join(pieces))
-        warnings.warn(
+        warn(
             f"the caption is longer than the {self.length} positions of the text tower, and the "
-            f"model does not see its end: {cut!r}",
-            stacklevel=5,
+            f"model does not see its end: {cut!r}"
         )
         return cut
 
@@ -153,10 +151,9 @@ class CaptionReader:
         unknown = getattr(self._inner, "unk_token_id", None)
         if unknown in ids and unknown not in self._frame:
             words = [word for word in caption.split() if unknown in self._ids(word)]
-            warnings.warn(
+            warn(
                 f"the tokenizer does not know {', '.join(map(repr, words)) or 'a part'} of the "
-                "caption; the model sees an unknown-word token instead",
-                stacklevel=5,
+                "caption; the model sees an unknown-word token instead"
             )
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:

@@ -26,7 +26,7 @@ def fixlip_vit_siglip_p4_48(pretrained: bool = False, **options) -> VisionTransf
 
 
 def _tower(*, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **options):
-    # timm hands over where to find pretrained weights; these towers have none.
+    # timm passes where to find pretrained weights; these towers have none
     structure = {
         "img_size": 48,
         "depth": 4,

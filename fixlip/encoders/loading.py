@@ -7,7 +7,6 @@ import difflib
 import json
 import urllib.error
 import urllib.request
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from huggingface_hub import constants as hub
 from open_clip.factory import get_model_config
 from open_clip.pretrained import download_pretrained
 
-from fixlip.checks import one_of
+from fixlip.checks import one_of, warn
 from fixlip.encoders.demo_towers import register_towers
 from fixlip.encoders.encoder import Encoder
 from fixlip.encoders.towers import refuse_family
@@ -228,16 +227,14 @@ def preparation_of(name: str, weights: str) -> Preparation:
         return Preparation(None, {})
     quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
     if weights != "random" and quick and _quick(name) != name:
-        warnings.warn(
-            f"a checkpoint file does not tell its activation, and {name!r} uses GELU; if these are "
-            f"weights such as {', '.join(quick)}, load {_quick(name)!r} instead",
-            stacklevel=5,
+        warn(
+            f"a checkpoint file does not say its activation, and {name!r} uses GELU; if these are "
+            f"weights such as {', '.join(quick)}, load {_quick(name)!r} instead"
         )
     if any(other != prepared[0] for other in prepared):
-        warnings.warn(
+        warn(
             f"the known weights of {name!r} prepare images in different ways; those of "
-            f"{tags[0]!r} are assumed for {Path(weights).name!r}",
-            stacklevel=5,
+            f"{tags[0]!r} are assumed for {Path(weights).name!r}"
         )
     return Preparation(None, prepared[0])
 

@@ -143,7 +143,8 @@ def lay_rows_by_position(tower: torch.nn.Module) -> None:
 
     def lay(module, args):
         rows = {id(x): x.transpose(0, 1).contiguous().transpose(0, 1) for x in args}
-        return tuple(rows[id(x)] for x in args)  # what was one tensor stays one
+        # a tensor that is given twice stays one tensor, which torch then projects only once
+        return tuple(rows[id(x)] for x in args)
 
     for module in tower.modules():
         if isinstance(module, torch.nn.MultiheadAttention) and module.batch_first:

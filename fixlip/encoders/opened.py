@@ -18,7 +18,7 @@ from fixlip.encoders.towers import is_plain
 class Tower:
     """A side's tower from one block on: hidden states in, the embedding out.
 
-    The model is only called, never changed; hooks are gone when a method returns or fails.
+    The model is only called, never changed: hooks are removed when a method returns or fails.
 
     Parameters
     ----------
@@ -37,15 +37,16 @@ class Tower:
     layer : int
         As given, counted from 0.
     hidden : torch.Tensor, (1, T, width)
-        What the block is given for the side's own input: CLS and patches; or a caption's tokens
-        with start, end and padding. A causal text tower ends at the pooled token, as nothing that
-        follows reaches it.
+        The block's input for the side's own image (CLS and patches) or caption (its tokens with
+        start, end and padding). In a causal text tower it ends at the pooled token, because later
+        tokens do not influence the embedding.
     pooled : int or None
         The token whose output becomes the embedding; None where several are pooled.
     rows : torch.Tensor of bool, (k + n, T)
-        The tokens of each special row, then of each player; every token is in one row.
+        Which tokens belong to each special row, then to each player. Every token is in exactly one
+        row.
     special_names : tuple of str, length k
-        "CLS", or "BOS", "EOS" and "pads" (all of them together), as far as there are any.
+        "CLS", or "BOS", "EOS" and "pads" (all padding together), as far as the input has them.
 
     Raises
     ------
@@ -102,8 +103,9 @@ class Tower:
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """``embed(hidden + gates * move)`` as a function of the gates, for derivatives at zero.
 
-        In open_clip's last block, keys and values are of one token each: how they move along is
-        computed once, not once per gate, and a gate costs no more than one token's way.
+        In open_clip's last block, each key and value depends on one token only. Their derivatives
+        along the move are therefore computed once for all gates, and each gate costs only the
+        pooled token's way through the block.
 
         Parameters
         ----------
@@ -130,7 +132,7 @@ class Tower:
 
     @property
     def direct(self) -> bool:
-        """Whether one token of the block itself is pooled, which makes `gated` cheap."""
+        """Whether the tower is opened at its last block and pools one token: `gated` is cheap."""
         return self._one_query and self.layer == len(self.blocks) - 1
 
     @property
@@ -138,24 +140,24 @@ class Tower:
         return self.pooled is not None and is_plain(self.blocks[-1])
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Each token brought to the embedding space by itself, (B, T, width) -> (B, T, D).
+        """Bring each token to the embedding space by itself, (B, T, width) -> (B, T, D).
 
-        The final normalisation and projection, which the model applies to the pooled token only.
-        Attention pooling is applied to each token as if it were the only one: the attention is
-        then 1, which leaves the value and output layers. That reading is ours.
+        Every token passes the final normalisation and projection, which the model applies to the
+        pooled token only. Attention pooling is applied to each token as if it were the only one:
+        its attention is then 1, and only the value and output layers act. This choice is ours.
 
         Raises
         ------
         ValueError
-            Where the tower pools in another way, which has no reading for one token.
+            Where the tower pools in a way that is not defined for a single token.
         """
         return self.side.tower.project(hidden)
 
     @torch.no_grad()
     def _open(self, inputs: torch.Tensor) -> tuple[torch.Tensor, list[dict]]:
-        """What the blocks from the layer on are given: the first one's input, every one's options.
+        """Return the input of the first opened block, and the keyword options of each of them.
 
-        The options are the attention mask, or rotary positions: the same for every input.
+        The options are the attention mask or the rotary positions, the same for every input.
         """
         given: list[tuple[tuple, dict]] = []
         with ExitStack() as hooks:
@@ -175,7 +177,7 @@ class Tower:
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Inside, attention is computed by kernels that forward-mode differentiation knows."""
+    """A context in which attention runs in kernels that support forward-mode differentiation."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from fixlip.checks import one_of
+from fixlip.checks import one_of, warn
 from fixlip.encoders.players import patch_tiles
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.images import box_pixels
@@ -72,7 +71,7 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
     if rule == "centre":
         share = (share >= 0.5).astype(np.float64)
     if not share.any():
-        warnings.warn(f"no patch counts as inside the box {list(box)}", stacklevel=2)
+        warn(f"no patch counts as inside the box {list(box)}")
     owner = side.players.owner
     return np.bincount(owner, share) / np.bincount(owner)  # (patches,) -> (n,)
 
@@ -130,7 +129,7 @@ def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
     spoken = np.array([float(b > a) for a, b in spans])  # (tokens,): not a sign, not a space
     share = np.array([float(any(inside[a:b])) for a, b in spans])  # (tokens,)
     if not share.any():
-        warnings.warn(f"no player stands for {caption[start:stop]!r}", stacklevel=2)
+        warn(f"no player stands for {caption[start:stop]!r}")
     return np.bincount(owner, share) / np.bincount(owner, spoken).clip(min=1)  # (n,)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,8 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode
+
+from fixlip.checks import warn
 
 EXTREME = 8  # beyond this ratio of sides only the centre is resized, to bound the memory
 
@@ -78,11 +79,10 @@ class View:
         """
         short, long = sorted(image.size)
         if self.crops and long > 2 * short:
-            warnings.warn(
+            warn(
                 f"the image is {image.width}x{image.height} pixels, and the model sees only the "
                 f"central {short / long:.0%} of it; crop or pad it to a square to choose what is "
-                "seen",
-                stacklevel=4,
+                "seen"
             )
         return self._send(image, self.geometry)
 

@@ -128,7 +128,7 @@ def ids_only(texts):
 def test_a_function_without_vocabulary():
     read = reader(ids_only, 10, 40).read("ab")
     assert names(read)[0] == (f"#{3 + ord('a') % 30}", f"#{3 + ord('b') % 30}")
-    with pytest.warns(UserWarning, match="does not tell whether it was cut"):
+    with pytest.warns(UserWarning, match="it cannot be known whether its end was cut"):
         assert reader(ids_only, 10, 40).read("abcdefghijkl").cut is None
 
 

@@ -261,7 +261,7 @@ def test_quick_gelu_follows_the_weights_not_the_name():
     assert loading.preparation_of("ViT-B-32", "laion2b_s34b_b79k").quick_gelu is False
     assert loading.preparation_of("ViT-B-16-SigLIP", "webli").quick_gelu is False
     assert loading.preparation_of("ViT-B-32", "random").quick_gelu is None
-    with pytest.warns(UserWarning, match=r"does not tell its activation.*'ViT-B-32-quickgelu'"):
+    with pytest.warns(UserWarning, match=r"does not say its activation.*'ViT-B-32-quickgelu'"):
         assert loading.preparation_of("ViT-B-32", "/some/file.pt").quick_gelu is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
