@@ -1,16 +1,17 @@
-"""Where the results of a study are kept: one file per item, which several processes may share."""
+"""Where the results of a study are kept: one file per item, shared by several processes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from fixlip.checks import warn
+from fixlip.files import whole
 
 FORMAT = "fixlip-study-1"
 
@@ -19,23 +20,23 @@ class Nowhere:
     """Keeps nothing: the outcomes live as long as the study."""
 
     def find(self, name: str) -> dict | None:
-        """Know of nothing."""
+        """Return None."""
         return None
 
     def keep(self, name: str, outcome: dict, label: dict) -> None:
-        """Forget."""
+        """Do nothing."""
 
     def lock(self, name: str, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        """Share with nobody."""
+        """Return True at once."""
         return contextlib.nullcontext(True)
 
 
 class Folder:
-    """One file per item: NAME.json, or NAME.failed.json; and NAME.lock while a process is at it.
+    """One file per item: NAME.json, or NAME.failed.json; and NAME.lock while a process computes it.
 
-    The operating system frees a lock when its process dies. Only who holds the lock writes, first
-    to NAME.PROCESS.part and then, whole, to the file itself: what a killed process leaves does no
-    harm.
+    The operating system frees a lock when its process dies. Only the process that holds the lock
+    writes, and a file appears whole or not at all (`fixlip.files.whole`), so that whatever a killed
+    process leaves does no harm.
     """
 
     def __init__(self, folder: Path, function: str) -> None:
@@ -47,7 +48,8 @@ class Folder:
         for name in retry:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
         for left in self.folder.glob("*.part"):
-            with self.lock(left.name.partition(".")[0], wait=False) as mine:
+            name = left.name.removeprefix(".").partition(".")[0]  # of .NAME.json.PROCESS.part
+            with self.lock(name, wait=False) as mine:
                 if mine:
                     left.unlink(missing_ok=True)
         for left in self.folder.glob("*.lock"):
@@ -67,7 +69,7 @@ class Folder:
                 continue
             except (ValueError, KeyError, TypeError):
                 pass
-            warnings.warn(f"{path.name} is damaged: its item is computed again", stacklevel=3)
+            warn(f"{path.name} is damaged: its item is computed again")
         return None
 
     def keep(self, name: str, outcome: dict, label: dict) -> None:
@@ -76,22 +78,15 @@ class Folder:
             return
         about = {"format": FORMAT, "function": self.function, "item": label}
         about |= {"outcome": outcome, "check": _check(outcome)}
-        part = self.folder / f"{name}.{os.getpid()}.part"
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(about, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / f"{name}{'.json' if 'rows' in outcome else '.failed.json'}")
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        ending = ".json" if "rows" in outcome else ".failed.json"
+        with whole(self.folder / f"{name}{ending}", text=True) as file:
+            json.dump(about, file, indent=1)
         if "rows" in outcome:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold an item's lock and give True; or give False where another process holds it."""
+        """Hold an item's lock and yield True; yield False where another process holds it."""
         lock = FileLock(self.folder / f"{name}.lock")
         try:
             lock.acquire(timeout=-1 if wait else 0, poll_interval=0.1)
@@ -102,7 +97,7 @@ class Folder:
             yield True
         finally:
             lock.release()
-            if self.folder.joinpath(f"{name}.json").exists():  # who comes now need not compute
+            if self.folder.joinpath(f"{name}.json").exists():  # nobody will compute the item again
                 with contextlib.suppress(OSError):
                     Path(lock.lock_file).unlink()
 
