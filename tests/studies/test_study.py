@@ -443,18 +443,20 @@ def child(tmp_path, marks):
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_the_table_is_the_same_to_the_byte(tmp_path, marks, child):
-    # 5 ms an item at least: no run between kills can be the last
-    count, rng = 250, random.Random(0)
+    count, rng, kept = 200, random.Random(0), tmp_path / "kept"
     done = [0]
     for _ in range(20):
         process = child(count)
-        time.sleep(rng.uniform(0, 0.1))
+        wanted = done[-1] + rng.randrange(7)  # so many items, and then anywhere in the next ones
+        while len([*kept.glob("*.json")]) < wanted:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
         assert process.running() and not process.result.exists()  # it is at work
         process.kill()
-        done.append(len([*(tmp_path / "kept").glob("*.json")]))
+        done.append(len([*kept.glob("*.json")]))
     assert done == sorted(done) and 0 < done[-1] < count
     assert child(count).finish() == count - done[-1]
-    assert sorted({p.suffix for p in (tmp_path / "kept").iterdir()}) == [".json"]
+    assert sorted({p.suffix for p in kept.iterdir()}) == [".json"]
     assert child(count, folder="undisturbed", csv="undisturbed.csv").finish() == count
     table = (tmp_path / "table.csv").read_bytes()
     assert table == (tmp_path / "undisturbed.csv").read_bytes()
