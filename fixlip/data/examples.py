@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
+from fixlip.checks import one_of, warn
 from fixlip.images import open_image
 
 if TYPE_CHECKING:
@@ -233,8 +234,7 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
     hint : str
         Where to get the pictures, for the error.
     """
-    if missing not in MISSING:
-        raise ValueError(f'missing must be "error" or "skip", got {missing!r}')
+    one_of("missing", missing, MISSING)
     gone = [example.image for example in examples if not example.image.is_file()]
     if not gone:
         return list(examples)
@@ -245,7 +245,7 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
             f"{message}, the first is {gone[0]}; {hint}"
             + ('; missing="skip" goes on without them' if missing == "error" else "")
         )
-    warnings.warn(f"{message}, going on without them; the first is {gone[0]}", stacklevel=3)
+    warn(f"{message}, going on without them; the first is {gone[0]}")
     return [example for example in examples if example.image not in absent]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, plural
 from fixlip.data.examples import Example, Mention, Object, read_json, with_images
 
@@ -84,7 +84,7 @@ def read_hnc(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of HNC: {error!r}; {LAYOUT}") from None
     if alone:
-        warnings.warn(f"{alone} negatives name no true caption and are left out", stacklevel=2)
+        warn(f"{alone} negatives name no true caption and are left out")
     return _with_sizes(with_images(examples, missing=missing, hint=LAYOUT))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from fixlip.data.imagenet import class_images
 from fixlip.demo.grammar import Caption
 from fixlip.demo.scenes import GRID, read_scenes
+from fixlip.files import whole
 from fixlip.images import open_image
 from fixlip.paths import root
 
@@ -176,10 +176,8 @@ def _mosaic(
     canvas.save(packed, "JPEG" if jpeg else "PNG")
     if target is None:
         return Image.open(packed)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or not at all
-    part.write_bytes(packed.getvalue())
-    part.replace(target)
+    with whole(target) as file:
+        file.write(packed.getvalue())
     return target
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fixlip.checks import one_of, whole
 from fixlip.data.coco import read_coco
 from fixlip.data.examples import Example
 from fixlip.data.flickr import read_flickr30k
@@ -18,6 +19,9 @@ from fixlip.paths import root
 
 if TYPE_CHECKING:
     from fixlip.encoders import Encoder
+
+
+DATASETS = ("demo", "coco", "flickr30k")
 
 
 class Pair(NamedTuple):
@@ -55,10 +59,8 @@ def read(dataset: str, folder: str | Path = "") -> list[Example]:
     >>> len(read("demo"))
     300
     """
-    if dataset == "demo":
+    if one_of("dataset", dataset, DATASETS) == "demo":
         return read_coco(root() / "data/scenes")
-    if dataset not in ("coco", "flickr30k"):
-        raise ValueError(f'dataset must be "demo", "coco" or "flickr30k", got {dataset!r}')
     if not str(folder):
         raise ValueError(f"{dataset} needs the folder that it lies in")
     if dataset == "flickr30k":
@@ -104,9 +106,11 @@ def best_pairs(
     The selection of the insertion and deletion of Baniecki et al., NeurIPS 2025: ranks 0 to 999 of
     COCO's test images for CLIP, 900 to 999 for SigLIP-2.
     """
-    if pairs < 1 or len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
+    whole("pairs", pairs)
+    if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
         raise ValueError(
-            f"pairs must be 1 or more, and ranks two numbers that rise, got {pairs} and {ranks}"
+            "ranks must be the first rank and the one after the last, such as (0, 1000), "
+            f"got {ranks}"
         )
     known = {}
     for example in examples:

@@ -9,6 +9,7 @@ from fixlip.sampler.masks import (
     distinct_rows,
     empty_and_full,
     enumerate_masks,
+    joint_masks,
     side_seeds,
 )
 from fixlip.sampler.sweep import (
@@ -39,6 +40,7 @@ __all__ = [
     "empty_and_full",
     "enumerate_masks",
     "grow",
+    "joint_masks",
     "pair_scale",
     "shapley_masks",
     "side_seeds",

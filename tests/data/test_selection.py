@@ -39,6 +39,7 @@ def test_what_is_refused(encoder):
     examples = read("demo")[:2]
     with pytest.raises(ValueError, match="no ranks 2 to 4"):
         best_pairs(encoder, examples, pairs=1, ranks=(2, 5))
-    for wrong in ({"pairs": 0}, {"pairs": 1, "ranks": (3, 3)}):
-        with pytest.raises(ValueError, match="pairs must be 1 or more"):
-            best_pairs(encoder, examples, **wrong)
+    with pytest.raises(ValueError, match="pairs must be a whole number of 1 or more, got 0"):
+        best_pairs(encoder, examples, pairs=0)
+    with pytest.raises(ValueError, match=r"ranks must be the first rank and .*, got \(3, 3\)"):
+        best_pairs(encoder, examples, pairs=1, ranks=(3, 3))
