@@ -22,7 +22,7 @@ KARPATHY = (
     "https://cs.stanford.edu/people/karpathy/deepimagesent; its pictures are those of COCO 2014"
 )
 
-Named = list[Sequence | None]  # per caption: the annotations that it says it names, if it says so
+Named = list[Sequence | None]  # per caption: the annotations in its field `objects`, if it has one
 Instances = dict[str, list[tuple[Object, str]]]  # per picture: objects, and a phrase for each
 
 
@@ -33,7 +33,7 @@ def read_coco(
     karpathy: str | Path | None = None,
     missing: str = "error",
 ) -> list[Example]:
-    """Read pictures, captions, instances and who is mentioned where.
+    """Read pictures, captions, instances, and the words that mention them.
 
     Parameters
     ----------

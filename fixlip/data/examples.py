@@ -250,13 +250,13 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
 
 
 def read_json(path: Path, hint: str) -> dict:
-    """What a JSON file holds; `hint` says what is expected there."""
+    """The content of a JSON file; `hint` says in errors what the file should be."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; {hint}")
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is no whole JSON file ({error}); {hint}") from None
+        raise ValueError(f"{path} is not a complete JSON file ({error}); {hint}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object; {hint}")
     return found

@@ -1,4 +1,4 @@
-"""What the two papers print, as far as it could be retrieved, to stand beside our numbers."""
+"""Numbers that the two papers print, as far as they could be retrieved, to compare ours with."""
 
 # Baniecki et al., NeurIPS 2025, Table 1: pointing game recognition of CLIP ViT-B/32 for one to four
 # named objects, ImageNet mosaics. Known from a published summary of the paper; the rows for p = .3

@@ -1,4 +1,4 @@
-"""The caption that a model finds best for each picture, and the pictures in the order of that."""
+"""The best caption of each picture by a model's score, and the pictures ranked by that score."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def best_captions(
 ) -> pd.DataFrame:
     """Find the best caption of every picture, and rank the pictures by it.
 
-    Every picture and every distinct caption is embedded once, whole.
+    Every picture and every distinct caption is embedded once, with all players kept.
 
     Parameters
     ----------

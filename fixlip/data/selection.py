@@ -1,4 +1,4 @@
-"""Which pairs of a data set a study is made on: images with their best captions, ranked."""
+"""The pairs of a data set that a study uses: images with their best captions, ranked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATASETS = ("demo", "coco", "flickr30k")
 
 
 class Pair(NamedTuple):
-    """An image and the caption that a model finds best for it.
+    """An image and its best caption by a model's score.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ def read(dataset: str, folder: str | Path = "") -> list[Example]:
     if one_of("dataset", dataset, DATASETS) == "demo":
         return read_coco(root() / "data/scenes")
     if not str(folder):
-        raise ValueError(f"{dataset} needs the folder that it lies in")
+        raise ValueError(f"{dataset} is not part of fixlip: give the folder of your copy")
     if dataset == "flickr30k":
         return read_flickr30k(folder)
     karpathy = Path(folder).expanduser() / "dataset_coco.json"

@@ -1,4 +1,4 @@
-"""Where the results of a study are kept: one file per item, shared by several processes."""
+"""The results of a study on disk: one file per item, shared by several processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT = "fixlip-study-1"
 
 
 class Nowhere:
-    """Keeps nothing: the outcomes live as long as the study."""
+    """In place of a folder: nothing is stored, and outcomes live as long as the call."""
 
     def find(self, name: str) -> dict | None:
         """Return None."""
@@ -44,7 +44,7 @@ class Folder:
         self.folder, self.function = folder, function
 
     def clear(self, retry: list[str]) -> None:
-        """Remove what killed processes left, and the failures that are to be tried again."""
+        """Remove what killed processes left, and the failures that are to be computed again."""
         for name in retry:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
         for left in self.folder.glob("*.part"):
@@ -58,7 +58,7 @@ class Folder:
                     left.unlink()
 
     def find(self, name: str) -> dict | None:
-        """What is known of an item; a damaged file is as good as none."""
+        """The outcome of an item, or None; a damaged file counts as missing, with a warning."""
         for path in (self.folder / f"{name}.json", self.folder / f"{name}.failed.json"):
             try:
                 about = json.loads(path.read_bytes())
@@ -73,7 +73,7 @@ class Folder:
         return None
 
     def keep(self, name: str, outcome: dict, label: dict) -> None:
-        """Write what was computed, whole or not at all; errors that may pass are not kept."""
+        """Write an outcome, whole or not at all, but for errors that may pass by themselves."""
         if outcome.get("passing"):
             return
         about = {"format": FORMAT, "function": self.function, "item": label}
@@ -103,5 +103,5 @@ class Folder:
 
 
 def _check(outcome: dict) -> str:
-    """Hash of what a file holds, to tell whether it is whole."""
+    """Hash of an outcome, by which `find` recognises a damaged file."""
     return hashlib.sha256(json.dumps(outcome).encode()).hexdigest()

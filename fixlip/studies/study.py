@@ -139,11 +139,14 @@ def study(
         store = Folder(Path(folder), getattr(function, "__qualname__", type(function).__name__))
         store.clear(names if retry else [])
     kept = {name: found for name in dict.fromkeys(names) if (found := store.find(name))}
-    todo = {name: i for i, name in reversed([*enumerate(names)]) if name not in kept}
+    todo: dict[str, int] = {}  # the first item of each name that is not there yet
+    for i, name in enumerate(names):
+        if name not in kept:
+            todo.setdefault(name, i)
     computed = 0
     bar = tqdm(
         total=len({*names}),
-        initial=len(kept),  # the time left is judged by what is computed from now on
+        initial=len(kept),  # the time left is estimated from the items computed in this call
         desc="items",
         smoothing=0,
         disable=None if progress is None else not progress,
@@ -151,7 +154,7 @@ def study(
     try:
         with bar:
             for wait in (False, True):  # items of other processes are looked at again at the end
-                for name, i in sorted(todo.items(), key=lambda pair: pair[1]):
+                for name, i in list(todo.items()):
                     with store.lock(name, wait) as held:
                         if not held:
                             continue

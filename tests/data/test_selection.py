@@ -34,7 +34,7 @@ def test_best_captions_of_enough_words_by_rank(encoder):
 def test_what_is_refused(encoder):
     with pytest.raises(ValueError, match="must be"):
         read("imagenet")
-    with pytest.raises(ValueError, match="needs the folder"):
+    with pytest.raises(ValueError, match="give the folder of your copy"):
         read("coco")
     examples = read("demo")[:2]
     with pytest.raises(ValueError, match="no ranks 2 to 4"):
