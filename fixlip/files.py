@@ -7,29 +7,32 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def whole(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
     """Open a file for writing; it appears under its name when the block ends without an error.
 
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
-    so that a reader, another process or a crash never sees half a file.
+    so that a reader, another process or a crash never sees half a file. (What a killed process
+    leaves is that hidden file, ``.NAME.PROCESS.part``.)
 
     Parameters
     ----------
     path : str or path
         Missing folders are made.
+    text : bool
+        Open it for text, in UTF-8, not for bytes.
 
     Examples
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "new" / "table.csv"
-    >>> with whole(path) as file:
-    ...     _ = file.write(b"a,b")
+    >>> with whole(path, text=True) as file:
+    ...     _ = file.write("a,b")
     >>> path.read_text()
     'a,b'
     """
@@ -37,7 +40,7 @@ def whole(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with part.open("w", encoding="utf-8") if text else part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -8,7 +8,6 @@ and seeded, so a run can be killed, resumed from its checkpoint, and ends with t
 import argparse
 import json
 import math
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +17,12 @@ import torch
 from batches import Batch, make_batch
 from losses import ExactClipLoss, ExactSigLipLoss, PlaceProbe
 from recipes import RECIPES, Recipe, learning_rate, model_config
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn.functional import normalize
 
 from fixlip.demo.tokenizers import write_tokenizer
 from fixlip.encoders.demo_towers import register_towers
+from fixlip.files import whole
 
 MODELS = Path(__file__).parents[2] / "fixlip" / "demo" / "models"
 
@@ -127,14 +127,8 @@ def write_model(model: torch.nn.Module, name: str, folder: Path) -> None:
         folder, RECIPES[name].kind, length=config["model_cfg"]["text_cfg"]["context_length"]
     )
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    _atomically(folder / "open_clip_model.safetensors", lambda path: save_file(weights, path))
-
-
-def _atomically(path: Path, write) -> None:
-    """Write a whole file or nothing, so that a kill never leaves half a file."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
+    with whole(folder / "open_clip_model.safetensors") as file:
+        file.write(save(weights))
 
 
 def train(
@@ -251,7 +245,8 @@ def train(
                 "step": step + 1,
                 "cpu_seconds": cpu_seconds,
             }
-            _atomically(checkpoint, lambda path, state=state: torch.save(state, path))
+            with whole(checkpoint) as file:
+                torch.save(state, file)
             write_model(model, name, out)
     log.close()
     if last == recipe.steps:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, phrases
 from fixlip.data.examples import Example, Mention, Object, read_json, with_images
 
@@ -22,7 +22,7 @@ KARPATHY = (
     "https://cs.stanford.edu/people/karpathy/deepimagesent; its pictures are those of COCO 2014"
 )
 
-Named = list[Sequence | None]  # per caption: the annotations that it says it names, if it says so
+Named = list[Sequence | None]  # per caption: the annotations in its field `objects`, if it has one
 Instances = dict[str, list[tuple[Object, str]]]  # per picture: objects, and a phrase for each
 
 
@@ -33,7 +33,7 @@ def read_coco(
     karpathy: str | Path | None = None,
     missing: str = "error",
 ) -> list[Example]:
-    """Read pictures, captions, instances and who is mentioned where.
+    """Read pictures, captions, instances, and the words that mention them.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def _instances(
     for split in splits:
         path = folder / "annotations" / f"instances_{split}.json"
         if not path.is_file():
-            warnings.warn(f"there is no {path}: the examples have captions only", stacklevel=3)
+            warn(f"there is no {path}: the examples have captions only")
             continue
         content = read_json(path, LAYOUT)
         try:

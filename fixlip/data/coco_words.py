@@ -74,7 +74,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 # In captions the bare word is a colour more often than a fruit.
 NOT_BY_NAME = ("orange",)
 
-# What looks like a class and is none.
+# Phrases that contain the name of a class, but do not name one.
 OTHER_THINGS = (
     *("train station", "train track", "train tracks", "train yard", "bus stop", "bus station"),
     *("toilet paper", "toilet brush", "bird house", "bird cage", "bird bath", "bird feeder"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
+from fixlip.checks import one_of, warn
 from fixlip.images import box_pixels, open_image
 
 MISSING = ("error", "skip")
@@ -166,8 +166,7 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
     hint : str
         Where to get the pictures, for the error.
     """
-    if missing not in MISSING:
-        raise ValueError(f'missing must be "error" or "skip", got {missing!r}')
+    one_of("missing", missing, MISSING)
     gone = [example.image for example in examples if not example.image.is_file()]
     if not gone:
         return list(examples)
@@ -178,18 +177,18 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
             f"{message}, the first is {gone[0]}; {hint}"
             + ('; missing="skip" goes on without them' if missing == "error" else "")
         )
-    warnings.warn(f"{message}, going on without them; the first is {gone[0]}", stacklevel=3)
+    warn(f"{message}, going on without them; the first is {gone[0]}")
     return [example for example in examples if example.image not in absent]
 
 
 def read_json(path: Path, hint: str) -> dict:
-    """What a JSON file holds; `hint` says what is expected there."""
+    """The content of a JSON file; `hint` says in errors what the file should be."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; {hint}")
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is no whole JSON file ({error}); {hint}") from None
+        raise ValueError(f"{path} is not a complete JSON file ({error}); {hint}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not a JSON object; {hint}")
     return found

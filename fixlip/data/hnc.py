@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, plural
 from fixlip.data.examples import Example, Mention, Object, read_json, with_images
 
@@ -48,7 +48,7 @@ def read_hnc(
     list of Example
         One per negative: `captions` are the true one and the negative one, `id` is that of the
         picture and of the negative caption. Objects are mentioned where a caption has their name;
-        what was exchanged is told by `replacement`.
+        `replacement` gives the words that were exchanged.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def read_hnc(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no file of HNC: {error!r}; {LAYOUT}") from None
     if alone:
-        warnings.warn(f"{alone} negatives name no true caption and are left out", stacklevel=2)
+        warn(f"{alone} negatives name no true caption and are left out")
     return _with_sizes(with_images(examples, missing=missing, hint=LAYOUT))
 
 
@@ -108,7 +108,7 @@ def _pair(name: str, image: Path, positive: Mapping, negative: Mapping) -> Examp
 
 
 def _with_sizes(examples: list[Example]) -> list[Example]:
-    """The same, with the sizes of the pictures, which HNC does not give."""
+    """The examples with the sizes of their pictures, which HNC does not give."""
     sizes: dict[Path, tuple[int, int]] = {}
     done = []
     for example in examples:
@@ -122,7 +122,7 @@ def _with_sizes(examples: list[Example]) -> list[Example]:
 
 
 def replacement(example: Example) -> tuple[Mention, Mention]:
-    """What the second caption of an example says where the first says something else.
+    """The words in which the two captions of an example differ.
 
     Parameters
     ----------
@@ -134,8 +134,8 @@ def replacement(example: Example) -> tuple[Mention, Mention]:
     (Mention, Mention)
         The words in the first caption and those in the second, without articles and "is" or "are"
         that change with them. `objects` of both are those that the *first* words name: the measures
-        of hard negatives ask how the new words look at the old box. Where there are none, what was
-        exchanged is no object, but a colour, a relation or a number.
+        of hard negatives compare the new words with the old box. Where there are none, the words
+        name no object, but a colour, a relation or a number.
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 from fixlip.data.imagenet import class_images
 from fixlip.demo.grammar import Caption
 from fixlip.demo.scenes import GRID, read_scenes
+from fixlip.files import whole
 from fixlip.images import open_image
 from fixlip.paths import root
 
@@ -37,7 +37,7 @@ PUBLISHED_GAMES: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Mosaic:
-    """Four things, one per quadrant, and what they are called.
+    """A picture of four things, one per quadrant, and their names.
 
     Parameters
     ----------
@@ -87,10 +87,10 @@ class Mosaic:
 def single_token(encoder: Encoder, caption: str) -> bool:
     """Whether every word of a caption is one token of a model.
 
-    The published pointing game asks for that, since its players are tokens. What is left of its
-    texts is then a matter of the tokenizer, so it is measured here: SigLIP splits "ipod" and
-    "goldfish", CLIP does not. (The published program leaves out ipod, goldfish and husky for every
-    model, although its table of CLIP has them.) With words as players nothing need be left out.
+    The published pointing game requires it, since its players are tokens. Which of its texts remain
+    then depends on the tokenizer, so it is measured here: SigLIP splits "ipod" and "goldfish", CLIP
+    does not. (The published program leaves out ipod, goldfish and husky for every model, although
+    its table of CLIP has them.) With words as players no text has to be left out.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def imagenet_mosaics(
     count : int
         Mosaics per game; the published ones have 50, all validation pictures of a class.
     keep : str or pathlib.Path, optional
-        A folder in which the mosaics are written as files; those that are there are not made again.
+        A folder to write the mosaics to; those that it already has are not made again.
     jpeg : bool
         Compress them as JPEG, as the published ones are, or leave the pixels as they are.
 
@@ -176,10 +176,8 @@ def _mosaic(
     canvas.save(packed, "JPEG" if jpeg else "PNG")
     if target is None:
         return Image.open(packed)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # whole or not at all
-    part.write_bytes(packed.getvalue())
-    part.replace(target)
+    with whole(target) as file:
+        file.write(packed.getvalue())
     return target
 
 

@@ -1,4 +1,4 @@
-"""What the two papers print, as far as it could be retrieved, to stand beside our numbers."""
+"""Numbers that the two papers print, as far as they could be retrieved, to compare ours with."""
 
 # Baniecki et al., NeurIPS 2025, Table 1: pointing game recognition of CLIP ViT-B/32 for one to four
 # named objects, ImageNet mosaics. Known from a published summary of the paper; the rows for p = .3
@@ -11,9 +11,8 @@ POINTING_VIT_B_32: dict[str, tuple[float, float, float, float]] = {
     "Shapley interactions": (0.83, 0.82, 0.84, 0.86),
     "FIxLIP p=0.7": (0.83, 0.81, 0.83, 0.85),
 }
-POINTING_CHANCE = (
-    0.25  # as the paper quotes it: a map without negative entries, the same everywhere
-)
+# The chance level that the paper quotes: that of a map without negative entries, everywhere alike.
+POINTING_CHANCE = 0.25
 
 # The same table, one named object, from the same summary: FIxLIP on SigLIP-2 and on CLIP.
 POINTING_SIGLIP_2, POINTING_CLIP = 0.90, 0.83

@@ -1,8 +1,7 @@
-"""The caption that a model finds best for each picture, and the pictures in the order of that."""
+"""The best caption of each picture by a model's score, and the pictures ranked by that score."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from fixlip.checks import warn, whole
 from fixlip.data.examples import Example
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def best_captions(
 ) -> pd.DataFrame:
     """Find the best caption of every picture, and rank the pictures by it.
 
-    Every picture and every distinct caption is embedded once, whole.
+    Every picture and every distinct caption is embedded once, with all players kept.
 
     Parameters
     ----------
@@ -65,13 +65,10 @@ def best_captions(
     >>> ranked.columns.tolist(), len(ranked)
     (['id', 'caption', 'logit', 'rank'], 3)
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size!r}")
+    whole("batch_size", batch_size)
     known = [example for example in examples if example.captions]
     if len(known) < len(examples):
-        warnings.warn(
-            f"{len(examples) - len(known)} examples have no captions: left out", stacklevel=2
-        )
+        warn(f"{len(examples) - len(known)} examples have no captions and are left out")
     texts = list(dict.fromkeys(caption for example in known for caption in example.captions))
     bar = tqdm(
         total=len(known) + len(texts),
@@ -90,10 +87,7 @@ def best_captions(
                 best = int(logits.argmax())
                 rows.append((example.id, best, float(logits[best])))
     if broken:
-        warnings.warn(
-            f"{len(broken)} pictures cannot be read and are left out, the first is {broken[0]}",
-            stacklevel=2,
-        )
+        warn(f"{len(broken)} pictures cannot be read and are left out, the first is {broken[0]}")
     found = pd.DataFrame(rows, columns=["id", "caption", "logit"])
     found = found.sort_values("logit", ascending=False, kind="stable", ignore_index=True)
     return found.assign(rank=range(len(found)))

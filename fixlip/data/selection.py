@@ -1,4 +1,4 @@
-"""Which pairs of a data set a study is made on: images with their best captions, ranked."""
+"""The pairs of a data set that a study uses: images with their best captions, ranked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fixlip.checks import one_of, whole
 from fixlip.data.coco import read_coco
 from fixlip.data.examples import Example
 from fixlip.data.flickr import read_flickr30k
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from fixlip.encoders import Encoder
 
 
+DATASETS = ("demo", "coco", "flickr30k")
+
+
 class Pair(NamedTuple):
-    """An image and the caption that a model finds best for it.
+    """An image and its best caption by a model's score.
 
     Attributes
     ----------
@@ -55,12 +59,10 @@ def read(dataset: str, folder: str | Path = "") -> list[Example]:
     >>> len(read("demo"))
     300
     """
-    if dataset == "demo":
+    if one_of("dataset", dataset, DATASETS) == "demo":
         return read_coco(root() / "data/scenes")
-    if dataset not in ("coco", "flickr30k"):
-        raise ValueError(f'dataset must be "demo", "coco" or "flickr30k", got {dataset!r}')
     if not str(folder):
-        raise ValueError(f"{dataset} needs the folder that it lies in")
+        raise ValueError(f"{dataset} is not part of fixlip: give the folder of your copy")
     if dataset == "flickr30k":
         return read_flickr30k(folder)
     karpathy = Path(folder).expanduser() / "dataset_coco.json"
@@ -104,9 +106,11 @@ def best_pairs(
     The selection of the insertion and deletion of Baniecki et al., NeurIPS 2025: ranks 0 to 999 of
     COCO's test images for CLIP, 900 to 999 for SigLIP-2.
     """
-    if pairs < 1 or len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
+    whole("pairs", pairs)
+    if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
         raise ValueError(
-            f"pairs must be 1 or more, and ranks two numbers that rise, got {pairs} and {ranks}"
+            "ranks must be the first rank and the one after the last, such as (0, 1000), "
+            f"got {ranks}"
         )
     known = {}
     for example in examples:

@@ -194,7 +194,7 @@ def sample_scene(
         count = int(rng.integers(1, 5)) if count is None else count
         places = _places(rng, count)
     else:
-        raise ValueError(f"unknown layout {layout!r}: expected 'free' or 'mosaic'")
+        raise ValueError(f'layout must be "free" or "mosaic", got {layout!r}')
     while True:
         chosen = [combinations[i] for i in rng.choice(len(combinations), count, replace=False)]
         if layout == "free" or len({shape for _, shape in chosen}) == count:

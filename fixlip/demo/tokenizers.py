@@ -28,7 +28,7 @@ def vocabulary(kind: str) -> dict[str, int]:
     elif kind == "siglip":
         tokens = (PAD, END, UNKNOWN, *WORDS)
     else:
-        raise ValueError(f"unknown kind {kind!r}: expected 'clip' or 'siglip'")
+        raise ValueError(f'kind must be "clip" or "siglip", got {kind!r}')
     return {token: i for i, token in enumerate(tokens)}
 
 

@@ -1,32 +1,32 @@
 """One pair explained by several models: a common scale, a common grid, and how far they agree.
 
 Models differ in what a unit of their score is, in how many patches they cut an image into, and in
-how they cut words into tokens. Words as players mend the last (``text_players="words"``);
-`unit_scale` and `on_common_grid` the other two. All of it is arithmetic on explanations: no model
-runs here.
+how they cut words into tokens. Words as players remove the last difference
+(``text_players="words"``), `unit_scale` and `on_common_grid` the other two. All of this is
+arithmetic on explanations: no model runs here.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import block_diag
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
+from fixlip.checks import one_of, warn
 from fixlip.explanation import Explanation, Terms, unflatten
 from fixlip.sampler import Sweep
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM
 
 PARTS = ("cross", "image", "text", "first")
-DRAWS = 200  # of errors, for the standard error of a rank correlation
+DRAWS = 200  # simulated errors from which the standard error of a rank correlation is estimated
 CELLS = "cells"  # the kind of image players that `on_common_grid` makes
 
 
-class Estimate(NamedTuple):
-    """A number and its standard error, as far as the masks drawn decide it."""
+class WithError(NamedTuple):
+    """A number and its standard error due to the masks that were drawn."""
 
     value: float
     stderr: float
@@ -38,9 +38,9 @@ class Estimate(NamedTuple):
 def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     """The scale on which the game has the standard deviation 1 under the sweeps' own masks.
 
-    An affine change of a model's score (its temperature, its bias) leaves an explanation on this
-    scale as it is, and squares of orthonormal terms are shares of the game's variance
-    (`variance_shares`). Lost is how far the model's score moves at all: report it beside.
+    An affine change of a model's score (its temperature, its bias) does not change an explanation
+    on this scale, and squares of orthonormal terms are shares of the game's variance
+    (`variance_shares`). The scale hides how far the model's score moves at all: report that too.
 
     Parameters
     ----------
@@ -94,9 +94,8 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     between them. A patch that lies in several cells (7 x 7 patches on 6 x 6 cells) gives each the
     share of its area; so does a block or a region.
 
-    It is still an explanation of the game that was played. Holes of single patches and holes of
-    whole cells are different questions to a model: to ask the second, play with blocks
-    (``image_players="2x2"``).
+    It still explains the game that was played. To remove single patches and to remove whole cells
+    are different questions to a model: for the second, play with blocks (``image_players="2x2"``).
 
     Parameters
     ----------
@@ -189,9 +188,9 @@ def _summed(terms: Terms, shares: np.ndarray) -> Terms:
 def difference(first: Explanation, second: Explanation) -> Explanation:
     """One explanation minus another of the same players: an explanation itself, with error bars.
 
-    Both must be in the same units. Their masks must be drawn independently, with a seed of its own
-    for each model, so that variances add: a term differs where it is beyond 1.96 ``stderr``. (The
-    same masks would make the same errors in both, which then look like agreement.)
+    Both must be in the same units. Their masks must be drawn independently, with another seed for
+    each model, so that variances add: a term differs where it is beyond 1.96 ``stderr``. (The same
+    masks would make the same errors in both, which would look like agreement.)
 
     Parameters
     ----------
@@ -229,17 +228,17 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
     image = first.info.get("image", {})
     names = [e.info.get("image", {}).get("model", {}).get("name", "game") for e in (first, second)]
     return Explanation(
-        first.e0 - second.e0,
-        first.e1 - second.e1,
-        first.e2 - second.e2,
-        first.players,
-        first.n_image,
-        first.p,
-        first.empty_value - second.empty_value,
-        first.grand_value - second.grand_value,
-        {**first.info, "image": {**image, "model": {"name": " minus ".join(names)}}},
-        first.picture,
-        None if any(d is None for d in both) else np.concatenate([both[0], -both[1]]),
+        e0=first.e0 - second.e0,
+        e1=first.e1 - second.e1,
+        e2=first.e2 - second.e2,
+        players=first.players,
+        n_image=first.n_image,
+        p=first.p,
+        empty_value=first.empty_value - second.empty_value,
+        grand_value=first.grand_value - second.grand_value,
+        info={**first.info, "image": {**image, "model": {"name": " minus ".join(names)}}},
+        picture=first.picture,
+        deviations=None if any(d is None for d in both) else np.concatenate([both[0], -both[1]]),
     )
 
 
@@ -260,22 +259,21 @@ def _check_pair(first: Explanation, second: Explanation) -> None:
     for side in ("image", "text"):
         seeds = [e.info.get(side, {}).get("seed") for e in (first, second)]
         if seeds[0] is not None and seeds[0] == seeds[1]:
-            warnings.warn(
+            warn(
                 f"both explanations drew their {side} masks with the seed {seeds[0]}: their errors "
-                "are not independent, and agree more than the models do; give each a seed of its "
-                "own",
-                stacklevel=3,
+                "are not independent, so that they agree more than the models do; give each "
+                "another seed"
             )
 
 
 def rank_correlation(
     first: Explanation, second: Explanation, *, part: str = "cross", errors: bool = True
-) -> Estimate:
+) -> WithError:
     """Spearman's correlation between the same terms of two explanations; units do not matter.
 
-    The error of the terms draws it towards 0. What one model reaches with itself and other masks is
-    the ceiling: two models cannot be expected to agree better than about the root of their
-    ceilings' product.
+    Errors of the terms draw it towards 0. The correlation of one model with itself under other
+    masks is the ceiling: two models cannot be expected to agree better than about the square root
+    of the product of their ceilings.
 
     Parameters
     ----------
@@ -290,7 +288,7 @@ def rank_correlation(
 
     Returns
     -------
-    Estimate
+    WithError
         The standard error is due to the masks of both. NaN, with a warning, where one explanation
         has the same value in all terms.
 
@@ -313,29 +311,30 @@ def rank_correlation(
     >>> [round(x, 6) for x in rank_correlation(a, b)]
     [1.0, 0.0]
     """
-    if part not in PARTS:
-        raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+    one_of("part", part, PARTS)
     _check_pair(first, second)
-    ranks = [rankdata(_part(e, part)) for e in (first, second)]
-    if len(ranks[0]) < 3:
-        raise ValueError(f"there are only {len(ranks[0])} terms of the part {part!r} to be ranked")
-    if any(np.ptp(r) == 0 for r in ranks):
-        warnings.warn(f"all terms of the part {part!r} are the same: NaN", stacklevel=2)
-        return Estimate(float("nan"), float("nan"))
+    terms = [_part(e, part) for e in (first, second)]
+    if len(terms[0]) < 3:
+        raise ValueError(
+            f"there are only {len(terms[0])} terms of the part {part!r}: a ranking needs three or "
+            "more; take another part or more players"
+        )
+    if any(np.ptp(t) == 0 for t in terms):
+        warn(f"all terms of the part {part!r} are the same: NaN")
+        return WithError(float("nan"), float("nan"))
+    found = float(spearmanr(*terms).statistic)
     if not errors:
-        return Estimate(_pearson(*ranks), float("nan"))
-    # ranks change by jumps, which small moves of one group of masks after the other (`stderr_of`)
-    # overrate: move all at once, at random
+        return WithError(found, float("nan"))
+    # Ranks jump, and small changes of one group of masks after the other (`stderr_of`) would
+    # overestimate the error: all groups change at once, at random.
     rng = np.random.default_rng(0)
-    drawn = [
-        _pearson(*(rankdata(_part(_drawn(e, rng), part)) for e in (first, second)))
-        for _ in range(DRAWS)
-    ]
-    return Estimate(_pearson(*ranks), float(np.std(drawn)))
+    drawn = [[_part(_drawn(e, rng), part) for e in (first, second)] for _ in range(DRAWS)]
+    ranks = rankdata(drawn, axis=-1)  # (draws, 2, terms)
+    return WithError(found, float(np.std([np.corrcoef(pair)[0, 1] for pair in ranks])))
 
 
 def _drawn(explanation: Explanation, rng: np.random.Generator) -> Explanation:
-    """The explanation with an error as it might have been, drawn from all groups of masks."""
+    """The explanation plus an error drawn at random from the deviations of its groups of masks."""
     if explanation.deviations is None:
         raise ValueError("this explanation was made without error bars: solve(..., errors=True)")
     groups = rng.standard_normal(len(explanation.deviations))
@@ -345,7 +344,7 @@ def _drawn(explanation: Explanation, rng: np.random.Generator) -> Explanation:
 
 
 def _part(explanation: Explanation, part: str) -> np.ndarray:
-    """The terms of one part in a row."""
+    """The terms of one part, (terms,)."""
     n = explanation.n_image
     if part == "cross":
         return explanation.cross.ravel()
@@ -355,11 +354,7 @@ def _part(explanation: Explanation, part: str) -> np.ndarray:
     return block[np.triu_indices(len(block), 1)]
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-# --- what a score is made of -------------------------------------------------------------------
+# --- shares of the variance --------------------------------------------------------------------
 
 
 def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[str, float]:
@@ -367,15 +362,15 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
 
     In x_i = (z_i - p_i) / s_i with s_i^2 = p_i (1 - p_i), the terms of the explanation are
     c_i = s_i * attribution_i and c_ij = s_i s_j e_ij, and 1, x_i, x_i x_j are orthonormal under the
-    masks' distribution: the squares c^2 add up to the variance that the explanation has, and what
-    is missing to the game's own is of higher order. Sums of |e| do not add up to anything, and
-    grow with noise.
+    masks' distribution: the squares c^2 add up to the variance of the explanation, and the rest of
+    the game's variance is of higher order. Sums of |e| do not add up to anything, and grow with
+    noise.
 
-    Squares of estimates are corrected for their errors, in two directions. A term estimated
-    without a penalty is too large in square by its variance: taken off. A term that a ridge penalty
-    has drawn towards 0 is too *small* in square by its squared error: put on. (For a best linear
-    prediction c^ of c the error c^ - c is uncorrelated with c^, so E c^2 = E c^^2 + E (c^ - c)^2.)
-    Penalised are the pairs within a side whose masks were drawn.
+    Squares of estimates are corrected for their errors, in two directions. The square of a term
+    estimated without a penalty is too large by its variance, which is subtracted. The square of a
+    term that a ridge penalty has drawn towards 0 is too *small* by its squared error, which is
+    added. (For a best linear prediction c^ of c the error c^ - c is uncorrelated with c^, so
+    E c^2 = E c^^2 + E (c^ - c)^2.) The pairs within a side whose masks were drawn are penalised.
 
     Parameters
     ----------
@@ -447,13 +442,13 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
 
 
 def _listed(explanation: Explanation, side: str) -> bool:
-    """Whether all masks of a side were listed, so that nothing of it is estimated or penalised."""
+    """Whether all masks of a side were listed, so that none of its terms is estimated."""
     ridge = explanation.info["fit"]["ridge"]
     return ridge == "auto" and explanation.info[side].get("sampling") == "enumerated"
 
 
 def _check_fit(explanation: Explanation) -> dict:
-    """What is known of the fit; raise or warn where shares of it would be wrong."""
+    """The `info` of the fit; raise or warn where shares of its variance would be wrong."""
     info = explanation.info
     fit = info.get("fit", {})
     if "ridge" not in fit or not {"image", "text"} <= set(info):
@@ -470,9 +465,8 @@ def _check_fit(explanation: Explanation) -> dict:
         enough = MIN_MASKS_PER_TERM * (n + 1)
         few = fit["ridge"] == "auto" and info[side]["masks"] < enough
         if few and not _listed(explanation, side):
-            warnings.warn(
+            warn(
                 f"{info[side]['masks']} masks of {n} {side} players are so few that first-order "
-                f"terms were shrunk and their shares are too small: take {enough} or more",
-                stacklevel=3,
+                f"terms were shrunk and their shares are too small: take {enough} or more"
             )
     return fit

@@ -1,4 +1,4 @@
-"""Insertion and deletion curves: the score as players go, the most or the least important first.
+"""Insertion and deletion curves: the score as players are removed in the order of importance.
 
 MIF removes what matters most first: the score should fall early. LIF removes what matters least
 first: it should stay up. The area between the two curves is the AID; higher is better.
@@ -6,13 +6,13 @@ first: it should stay up. The area between the two curves is the AID; higher is 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from fixlip.checks import one_of, warn, whole
 from fixlip.explanation import Explanation
 from fixlip.explanation.subsets import Subsets, greedy
 from fixlip.games.game import ask
@@ -20,7 +20,8 @@ from fixlip.metrics.faithfulness import common_players
 from fixlip.sampler.masks import distinct_rows
 
 POINTS = 51  # of the published curves
-GUARD = 1e-3  # least |full - empty| that curves are divided by, relative to how far they reach
+TIES, RULES, RANKINGS = ("block", "order"), ("trapezoid", "mean"), ("terms", "attributions")
+GUARD = 1e-3  # smallest |full - empty| to divide by, relative to the range of the curves
 
 
 def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.ndarray, np.ndarray]:
@@ -59,16 +60,14 @@ def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.nda
             f"a ranking needs one finite value per player, (n,); got the shape {values.shape}"
             + (" with NaN or infinite values" if values.ndim == 1 and len(values) else "")
         )
-    if ties == "block":
+    if one_of("ties", ties, TIES) == "block":
         rising = np.sort(values)
         mif, lif = values <= rising[::-1, None], values >= rising[:, None]  # (n, n)
-    elif ties == "order":
+    else:
         steps = np.arange(len(values))[:, None]
         mif, lif = (
             np.argsort(np.argsort(order, kind="stable")) >= steps for order in (-values, values)
         )  # (n, n): whether a player's place in the order is still to come
-    else:
-        raise ValueError(f'ties must be "block" or "order", got {ties!r}')
     empty = np.zeros((1, len(values)), bool)
     return np.concatenate([mif, empty]), np.concatenate([lif, empty])
 
@@ -147,33 +146,30 @@ class Curves:
     def normalised(self) -> Curves:
         """The curves on the scale where the empty mask has 0 and the full one 1.
 
-        Values may leave [0, 1]. Where the full mask's value is hardly different from the empty
-        one's, against how far the curves reach, there is no such scale: NaN, with a warning. Where
-        it is *lower*, the scale is upside down and the AID changes its sign: also a warning.
+        Values may leave [0, 1]. Where the values of the full and of the empty mask hardly differ,
+        compared with the range of the curves, there is no such scale: the result is NaN, with a
+        warning. Where the full mask has the *lower* value, the scale is upside down and the AID
+        changes its sign, with a warning as well.
         """
         full, empty = self.mif[0], self.mif[-1]
         reach = max(np.abs(curve - empty).max() for curve in (self.mif, self.lif))
         if not abs(full - empty) > GUARD * reach:
-            warnings.warn(
+            warn(
                 f"the full mask has the value {full:.6g} and the empty one {empty:.6g}, too close "
-                "to divide by their difference: normalised curves and the AID are NaN",
-                stacklevel=2,
+                "to divide by their difference: normalised curves and the AID are NaN"
             )
             nothing = np.full(len(self.mif), np.nan)
             return Curves(nothing, nothing)
         if full < empty:
-            warnings.warn(
+            warn(
                 f"the full mask has the value {full:.6g}, less than the empty one's {empty:.6g}: "
-                "normalised curves and the AID have their signs turned",
-                stacklevel=2,
+                "normalised curves and the AID change their signs"
             )
         return Curves(*((curve - empty) / (full - empty) for curve in (self.mif, self.lif)))
 
     def on_grid(self, points: int = POINTS) -> Curves:
         """The curves at evenly spaced steps, where those of pairs with other n can be averaged."""
-        if points < 2:
-            raise ValueError(f"a grid has two points or more, got {points}")
-        grid = np.linspace(0, 1, points)
+        grid = np.linspace(0, 1, whole("points", points, at_least=2))
         return Curves(*(np.interp(grid, self.x, curve) for curve in (self.mif, self.lif)))
 
     def aid(self, rule: str = "trapezoid") -> float:
@@ -185,8 +181,7 @@ class Curves:
             "trapezoid" is the published number: the area on a grid of 51 points. "mean" is what
             the published code stores beside it: the mean over the n + 1 masks.
         """
-        if rule not in ("trapezoid", "mean"):
-            raise ValueError(f'rule must be "trapezoid" or "mean", got {rule!r}')
+        one_of("rule", rule, RULES)
         curves = self.normalised()
         if rule == "mean":
             return float(np.mean(curves.lif - curves.mif))
@@ -202,7 +197,7 @@ def insertion_deletion(
     ties: str = "block",
     starts: str | Sequence[int] | None = None,
 ) -> dict[str, Curves]:
-    """Curves of several explanations of one game, which is asked once.
+    """Curves of several explanations of one game, which is evaluated once.
 
     Parameters
     ----------
@@ -215,8 +210,8 @@ def insertion_deletion(
         "terms": an explanation without pair terms ranks the players by its first-order terms, any
         other one looks for the best and the worst subset of every size
         (`fixlip.explanation.subsets.greedy`).
-        "attributions": all rank the players, those with pairs by `Explanation.attributions`; the
-        paper's baseline for what subsets add.
+        "attributions": all rank the players, those with pairs by `Explanation.attributions`: the
+        paper's baseline, which shows what the subsets add.
     ties : {"block", "order"}
         See `masks_by_ranking`.
     starts : "all", "published", sequence of int or None
@@ -237,8 +232,7 @@ def insertion_deletion(
     >>> curves.mif.tolist(), curves.lif.tolist(), round(curves.aid(), 3)
     ([4.0, 1.0, 0.0], [4.0, 3.0, 0.0], 0.25)
     """
-    if ranking not in ("terms", "attributions"):
-        raise ValueError(f'ranking must be "terms" or "attributions", got {ranking!r}')
+    one_of("ranking", ranking, RANKINGS)
     common_players(explanations, game)
     masks = []
     for explanation in explanations.values():

@@ -1,14 +1,13 @@
 """How well an explanation predicts the game on masks it has not seen: figure 4 of the FIxLIP paper.
 
-Two things are called p-faithfulness there. In theory it is a loss, the expected squared error under
-masks that keep every player with probability p: `p_faithfulness`. In figures a "p-faithfulness
-correlation" is Spearman's between explanation and game on distinct masks drawn with that p: the
-column ``spearman`` of `faithfulness`.
+Two things are called p-faithfulness there. In the theory it is a loss, the expected squared error
+under masks that keep every player with probability p: `p_faithfulness`. In the figures it is
+Spearman's correlation between explanation and game on distinct masks drawn with that p: the column
+``spearman`` of `faithfulness`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,16 +15,15 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from fixlip.checks import MAX_ENUMERATED, per_side, probability
+from fixlip.checks import one_of, probability, warn
 from fixlip.explanation import Explanation
 from fixlip.games.game import ask
 from fixlip.sampler import (
     MaskSample,
-    bernoulli,
     distinct,
-    enumerate_masks,
+    empty_and_full,
+    joint_masks,
     shapley_masks,
-    side_seeds,
 )
 from fixlip.sampler.masks import check_counts
 
@@ -74,12 +72,11 @@ def evaluation_masks(
     check_counts(n, count)
     if count < 3:
         raise ValueError(
-            f"the Shapley kernel takes the empty, the full and some other mask: got count={count}"
+            f"the Shapley kernel needs the empty, the full and some other mask: got count={count}"
         )
     drawn = shapley_masks(n, count - 2, seed=seed)
-    ends = torch.tensor([[False], [True]]).expand(2, n)
     weights = torch.cat([torch.full((2,), 1 / drawn.m), drawn.weights])
-    return MaskSample(torch.cat([ends, drawn.masks]), weights, 0.5, "shapley", seed)
+    return MaskSample(torch.cat([empty_and_full(n), drawn.masks]), weights, 0.5, "shapley", seed)
 
 
 def agreement(
@@ -136,10 +133,7 @@ def _agreement(
         for what, x in ((name, predicted), ("the game", truth))
     }
     for what in (what for what, is_flat in flat.items() if is_flat):
-        warnings.warn(
-            f"{what} is constant over these {len(truth)} masks: what is undefined is NaN",
-            stacklevel=3,
-        )
+        warn(f"{what} is constant over these {len(truth)} masks: what is undefined is NaN")
     error = truth - predicted
     a, b = predicted - w @ predicted, truth - w @ truth  # (m,) each: centred
     lengths = np.sqrt((w @ predicted**2) * (w @ truth**2))
@@ -167,13 +161,13 @@ def faithfulness(
 ) -> pd.DataFrame:
     """Compare explanations of one game with the game on the same fresh masks.
 
-    The game is asked once, for all masks and all explanations. The truth is nu(M) - nu(empty).
+    The game is evaluated once, for all masks and all explanations. The truth is nu(M) - nu(empty).
     What is compared with it depends on ``offset``, and matters to r2, mse, mae and cosine only:
 
     - "published": an explanation with a constant of its own (``e0`` is not 0: FIxLIP, Shapley and
       Banzhaf fits) predicts the game, so nu(empty) is taken off it as well; one without (exCLIP,
       GAME, Grad-ECLIP, ...) is taken as it is, and so claims that its terms sum to the gain over
-      the empty mask. Of these, r2 says mostly that their units are not the game's.
+      the empty mask. The r2 of these mostly shows that their units are not the game's.
     - "free": each explanation gets the constant that is best on these masks. The r2 is then free of
       the shift, but not of units: the square of ``pearson`` is free of both.
 
@@ -190,9 +184,9 @@ def faithfulness(
     seed : int
         Of the masks.
     weighted : bool
-        Count masks by their weights in the sample, not all alike as published. Of many players it
-        changes little but for "shapley", where the sampler lists the smallest and largest sizes in
-        full: those masks have less than their share.
+        Weight the masks as in the sample, not all alike as published. With many players this
+        changes little except for "shapley", where the sampler lists the smallest and largest sizes
+        in full, so that each of those masks has a small weight.
     offset : {"published", "free"}
 
     Returns
@@ -213,7 +207,7 @@ def faithfulness(
     [['itself', 0.5, 1.0, 1.0]]
     """
     n = common_players(explanations, game)
-    _check_offset(offset)
+    one_of("offset", offset, OFFSETS)
     samples = [evaluation_masks(n, count, distribution=d, seed=seed) for d in distributions]
     masks = torch.cat([torch.zeros(1, n, dtype=torch.bool), *(s.masks for s in samples)])
     values = ask(game, masks).numpy()
@@ -249,8 +243,8 @@ def p_faithfulness(
     p : float or (float, float)
         Probability that a player is kept; one for both sides, or image and text.
     count : int
-        Masks. Where these suffice for all 2**n, all are listed and the loss is exact; else so many
-        are drawn independently, and may repeat.
+        Masks. Where these suffice for all 2**n, all are listed and the loss is exact; otherwise
+        they are drawn independently, and may repeat.
     seed : int
         Of the masks.
 
@@ -274,16 +268,17 @@ def p_faithfulness(
     [0.0, 6.5]
     """
     n = common_players(explanations, game)
-    _check_offset(offset)
-    check_counts(n, count)
+    one_of("offset", offset, OFFSETS)
     n_image = next(iter(explanations.values())).n_image
-    masks, w = _under_p(n_image, n - n_image, p, count, seed)
-    exact = len(masks) == 2**n
+    masks, w = joint_masks(n_image, n - n_image, count, p=p, seed=seed)
+    w, exact = w.numpy(), len(masks) == 2**n
+    if not exact and count < 2:
+        raise ValueError("a standard error needs two masks or more: got count=1")
     values = ask(game, torch.cat([torch.zeros(1, n, dtype=torch.bool), masks])).numpy()
     gain = values[1:] - values[0]
     variance = w @ (gain - w @ gain) ** 2
     if not variance > 0:
-        warnings.warn("the game is constant over these masks: explained is NaN", stacklevel=2)
+        warn("the game is constant over these masks: explained is NaN")
     rows = []
     for name, explanation in explanations.items():
         error = gain - _gain(explanation, masks, values[0])
@@ -313,29 +308,6 @@ def common_players(explanations: Mapping[str, Explanation], game: Callable) -> i
     return n
 
 
-def _check_offset(offset: str) -> None:
-    if offset not in OFFSETS:
-        raise ValueError(f'offset must be "published" or "free", got {offset!r}')
-
-
 def _gain(explanation: Explanation, masks: torch.Tensor, empty: float) -> np.ndarray:
     """What an explanation predicts for nu(M) - nu(empty), (m,)."""
     return explanation.value(masks) - (empty if explanation.e0 else 0.0)
-
-
-def _under_p(
-    n_image: int, n_text: int, p: float | tuple[float, float], count: int, seed: int
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Masks (m, n) and weights (m,) for the product measure: all, or drawn independently."""
-    n, keep = n_image + n_text, [probability(q) for q in per_side("p", p)]
-    if n <= MAX_ENUMERATED and count >= 2**n:
-        masks = enumerate_masks(n).masks
-        q = np.repeat(keep, [n_image, n_text])
-        return masks, np.where(masks.numpy(), q, 1 - q).prod(1)
-    if count < 2:
-        raise ValueError("a standard error takes two masks or more: got count=1")
-    parts = zip((n_image, n_text), keep, side_seeds(seed), strict=True)
-    masks = torch.cat(
-        [bernoulli(k, count, p=q, seed=s, antithetic=False).masks for k, q, s in parts if k], 1
-    )
-    return masks, np.full(count, 1 / count)

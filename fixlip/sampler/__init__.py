@@ -1,8 +1,15 @@
 """What is asked: masks and their weights, and the sweep of one side under them."""
 
 from fixlip.sampler.distinct import distinct, shapley_masks, split_budget
-from fixlip.sampler.masks import MaskSample, bernoulli, enumerate_masks, side_seeds
+from fixlip.sampler.masks import (
+    MaskSample,
+    bernoulli,
+    enumerate_masks,
+    joint_masks,
+    side_seeds,
+)
 from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, pair_scale, sweep
 
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]
-__all__ += ["enumerate_masks", "pair_scale", "shapley_masks", "side_seeds", "split_budget", "sweep"]
+__all__ += ["enumerate_masks", "joint_masks", "pair_scale", "shapley_masks", "side_seeds"]
+__all__ += ["split_budget", "sweep"]

@@ -1,5 +1,5 @@
-"""Measurements over many items that can be killed at any moment and go on."""
+"""Measurements over many items, which may be killed at any moment and resumed."""
 
-from fixlip.studies.study import study
+from fixlip.studies.study import Study, study
 
-__all__ = ["study"]
+__all__ = ["Study", "study"]

@@ -1,41 +1,42 @@
-"""Where the results of a study are kept: one file per item, which several processes may share."""
+"""The results of a study on disk: one file per item, shared by several processes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from fixlip.checks import warn
+from fixlip.files import whole
+
 FORMAT = "fixlip-study-1"
 
 
 class Nowhere:
-    """Keeps nothing: the outcomes live as long as the study."""
+    """In place of a folder: nothing is stored, and outcomes live as long as the call."""
 
     def find(self, name: str) -> dict | None:
-        """Know of nothing."""
+        """Return None."""
         return None
 
     def keep(self, name: str, outcome: dict, label: dict) -> None:
-        """Forget."""
+        """Do nothing."""
 
     def lock(self, name: str, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        """Share with nobody."""
+        """Return True at once."""
         return contextlib.nullcontext(True)
 
 
 class Folder:
-    """One file per item: NAME.json, or NAME.failed.json; and NAME.lock while a process is at it.
+    """One file per item: NAME.json, or NAME.failed.json; and NAME.lock while a process computes it.
 
-    The operating system frees a lock when its process dies. Only who holds the lock writes, first
-    to NAME.PROCESS.part and then, whole, to the file itself: what a killed process leaves does no
-    harm.
+    The operating system frees a lock when its process dies. Only the process that holds the lock
+    writes, and a file appears whole or not at all (`fixlip.files.whole`), so that whatever a killed
+    process leaves does no harm.
     """
 
     def __init__(self, folder: Path, function: str) -> None:
@@ -43,11 +44,12 @@ class Folder:
         self.folder, self.function = folder, function
 
     def clear(self, retry: list[str]) -> None:
-        """Remove what killed processes left, and the failures that are to be tried again."""
+        """Remove what killed processes left, and the failures that are to be computed again."""
         for name in retry:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
         for left in self.folder.glob("*.part"):
-            with self.lock(left.name.partition(".")[0], wait=False) as mine:
+            name = left.name.removeprefix(".").partition(".")[0]  # of .NAME.json.PROCESS.part
+            with self.lock(name, wait=False) as mine:
                 if mine:
                     left.unlink(missing_ok=True)
         for left in self.folder.glob("*.lock"):
@@ -56,7 +58,7 @@ class Folder:
                     left.unlink()
 
     def find(self, name: str) -> dict | None:
-        """What is known of an item; a damaged file is as good as none."""
+        """The outcome of an item, or None; a damaged file counts as missing, with a warning."""
         for path in (self.folder / f"{name}.json", self.folder / f"{name}.failed.json"):
             try:
                 about = json.loads(path.read_bytes())
@@ -67,31 +69,24 @@ class Folder:
                 continue
             except (ValueError, KeyError, TypeError):
                 pass
-            warnings.warn(f"{path.name} is damaged: its item is computed again", stacklevel=3)
+            warn(f"{path.name} is damaged: its item is computed again")
         return None
 
     def keep(self, name: str, outcome: dict, label: dict) -> None:
-        """Write what was computed, whole or not at all; errors that may pass are not kept."""
+        """Write an outcome, whole or not at all, but for errors that may pass by themselves."""
         if outcome.get("passing"):
             return
         about = {"format": FORMAT, "function": self.function, "item": label}
         about |= {"outcome": outcome, "check": _check(outcome)}
-        part = self.folder / f"{name}.{os.getpid()}.part"
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                json.dump(about, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / f"{name}{'.json' if 'rows' in outcome else '.failed.json'}")
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        ending = ".json" if "rows" in outcome else ".failed.json"
+        with whole(self.folder / f"{name}{ending}", text=True) as file:
+            json.dump(about, file, indent=1)
         if "rows" in outcome:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold an item's lock and give True; or give False where another process holds it."""
+        """Hold an item's lock and yield True; yield False where another process holds it."""
         lock = FileLock(self.folder / f"{name}.lock")
         try:
             lock.acquire(timeout=-1 if wait else 0, poll_interval=0.1)
@@ -102,11 +97,11 @@ class Folder:
             yield True
         finally:
             lock.release()
-            if self.folder.joinpath(f"{name}.json").exists():  # who comes now need not compute
+            if self.folder.joinpath(f"{name}.json").exists():  # nobody will compute the item again
                 with contextlib.suppress(OSError):
                     Path(lock.lock_file).unlink()
 
 
 def _check(outcome: dict) -> str:
-    """Hash of what a file holds, to tell whether it is whole."""
+    """Hash of an outcome, by which `find` recognises a damaged file."""
     return hashlib.sha256(json.dumps(outcome).encode()).hexdigest()

@@ -1,11 +1,11 @@
-"""Map a function over many pairs: kept pair by pair, resumable, shared by processes, in one table.
+"""Map a function over many items: stored item by item, resumable, shared by processes.
 
     study(measure, examples, folder="runs/measure", constants={"encoder": encoder})
 
-Every finished pair is one JSON file whose name is a hash of everything that determines its rows
-(`fixlip.studies.fingerprints`): the item, the constants and the code. What is there already is not
-computed again, so a study that was stopped, killed or extended goes on where it was; where anything
-that determines the rows has changed, the pair has another name and is computed.
+Every finished item is one JSON file whose name is a hash of everything that determines its rows
+(`fixlip.studies.fingerprints`): the item, the constants and the code. An item whose file exists is
+not computed again, so that a study that was stopped, killed or extended goes on where it was. Where
+anything that determines the rows has changed, the file has another name and the item is computed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -28,6 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from fixlip.checks import out_of_memory, warn
 from fixlip.studies.fingerprints import fingerprint
 from fixlip.studies.store import FORMAT, Folder, Nowhere
 
@@ -39,7 +39,7 @@ Row = dict[str, "float | int | str | bool | None"]
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Study:
-    """What a function gave for every item.
+    """The results of a function for every item.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Study:
     failures : pandas.DataFrame
         The item's own columns, ``error`` (type and message) and ``where`` (the innermost calls).
     items, computed : int
-        How many items there are, and for how many of them this call ran the function.
+        Number of items, and number of those for which this call ran the function.
     """
 
     table: pd.DataFrame
@@ -57,7 +57,7 @@ class Study:
     computed: int
 
     def summary(self) -> str:
-        """How many items are done, computed now, kept from before, and failed."""
+        """Numbers of items that are done, failed, computed now, and stored before."""
         failed = len(self.failures)
         return (
             f"{self.items} items: {self.items - failed} done and {failed} failed; "
@@ -79,33 +79,33 @@ def study(
 ) -> Study:
     """Call ``function(item, **constants)`` for every item, and put the rows in one table.
 
-    Several processes may run the same study on one folder at once: they share the items without
-    doing any twice, and each returns the full table. A process may be killed at any moment.
+    Several processes may run the same study on one folder at once: they share the items, compute
+    none twice, and each returns the full table. A process may be killed at any moment.
 
     Parameters
     ----------
     function : callable
         Returns one row, a mapping from names of columns to numbers, strings, booleans or None; or
-        several rows, as a sequence or a DataFrame. A function or lambda of a notebook will do. What
-        it reads beside its arguments (globals, closures, defaults) counts as well, once, as it is
-        when the study begins.
+        several rows, as a sequence or a DataFrame. It may be defined in a notebook. The globals,
+        closures and defaults that it reads determine the rows as well, with the values that they
+        have when the study begins.
     items : iterable
         Strings, numbers or Paths, which become the column ``item``; or mappings or dataclasses,
         whose numbers, strings and Paths (by their names) become columns of their own. Any other
         item is numbered.
     folder : str or os.PathLike, optional
-        Where to keep what is done; by default nothing is kept. What other code or constants gave
-        stays there as well: delete the folder to be rid of it.
+        Where to store the results; by default nothing is stored. Results of other code or other
+        constants stay in the folder: delete it to remove them.
     constants : mapping, optional
         Further arguments, the same for all items, such as an encoder.
     shard : (int, int)
-        (i, n): do only the i-th of n parts, i from 0, as one job of an array does. Afterwards the
-        same call without it reads all parts.
+        (i, n): compute only the i-th of n parts, i from 0, for instance in one job of an array.
+        Afterwards the same call without it reads all parts.
     retry : bool
-        Try again what failed before. An item that failed stays failed otherwise, unless something
+        Compute failed items again. Otherwise an item that failed stays failed, unless something
         that determines it has changed (the code, a constant, the file of a Path). Errors that may
-        pass are never kept and always tried again: a file that is missing, a lack of memory, of
-        disk space or of a connection.
+        pass by themselves are never stored, so that their items are always computed again: a
+        missing file, a lack of memory, of disk space or of a connection.
     progress : bool, optional
         Whether to show a progress bar; by default only on a terminal.
 
@@ -117,8 +117,8 @@ def study(
     ------
     TypeError, ValueError
         Where the function cannot be called like this, or something that determines its rows has no
-        fingerprint (see `fixlip.studies.fingerprints`). An error of the function itself is no
-        reason to stop: it is in ``failures``, and one warning tells at the end.
+        fingerprint (see `fixlip.studies.fingerprints`). An error of the function itself does not
+        stop the study: it is listed in ``failures``, and one warning at the end counts them.
 
     Examples
     --------
@@ -139,19 +139,22 @@ def study(
         store = Folder(Path(folder), getattr(function, "__qualname__", type(function).__name__))
         store.clear(names if retry else [])
     kept = {name: found for name in dict.fromkeys(names) if (found := store.find(name))}
-    todo = {name: i for i, name in reversed([*enumerate(names)]) if name not in kept}
+    todo: dict[str, int] = {}  # the first item of each name that is not there yet
+    for i, name in enumerate(names):
+        if name not in kept:
+            todo.setdefault(name, i)
     computed = 0
     bar = tqdm(
         total=len({*names}),
-        initial=len(kept),  # the time left is judged by what is computed from now on
+        initial=len(kept),  # the time left is estimated from the items computed in this call
         desc="items",
         smoothing=0,
         disable=None if progress is None else not progress,
     )
     try:
         with bar:
-            for wait in (False, True):  # what other processes are at is looked at again at the end
-                for name, i in sorted(todo.items(), key=lambda pair: pair[1]):
+            for wait in (False, True):  # items of other processes are looked at again at the end
+                for name, i in list(todo.items()):
                     with store.lock(name, wait) as held:
                         if not held:
                             continue
@@ -193,7 +196,7 @@ def _check_call(function: Callable, constants: dict) -> None:
         raise TypeError(
             f"the function must take one item and the constants ({given or 'none'}): {error}"
         ) from None
-    except ValueError:  # functions in C that tell no signature
+    except ValueError:  # functions in C without a signature
         pass
 
 
@@ -206,7 +209,7 @@ def _first(shard: tuple[int, int]) -> int:
 
 
 def _names(function: Callable, items: list, constants: dict, folder: object) -> list[str]:
-    """One name per item: of files, the hash of all that determines the rows."""
+    """One name per item: with a folder, the hash of everything that determines its rows."""
     if folder is None:
         return [str(i) for i in range(len(items))]
     method = [fingerprint(function, "the function")]
@@ -217,7 +220,7 @@ def _names(function: Callable, items: list, constants: dict, folder: object) -> 
 
 
 def _label(item: Any, number: int) -> Row:
-    """The columns that tell an item."""
+    """The columns that identify an item."""
     if dataclasses.is_dataclass(item):
         item = {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
     elif isinstance(item, tuple) and hasattr(item, "_fields"):
@@ -241,7 +244,7 @@ def _outcome(function: Callable, item: Any, constants: dict, label: Row) -> dict
         return {"rows": _rows(function(item, **constants), label)}
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        message = PATH.sub(r"\g<name>", lines[0])[:300]  # without the folders of one machine
+        message = PATH.sub(r"\g<name>", lines[0])[:300]  # without the folders of this machine
         calls = traceback.extract_tb(error.__traceback__)[1:][-4:]
         where = [f"{_file_name(call.filename)}:{call.lineno} in {call.name}" for call in calls]
         return {
@@ -257,9 +260,7 @@ def _file_name(path: str) -> str:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether an error tells of the moment, which may pass, rather than of the item."""
-    from fixlip.checks import out_of_memory
-
+    """Whether an error may pass by itself, because its cause is not in the item."""
     moments = (ConnectionError, FileNotFoundError, TimeoutError)
     full = getattr(error, "errno", None) in (errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ENOSPC)
     return isinstance(error, moments) or full or "CUDA error" in str(error) or out_of_memory(error)
@@ -328,11 +329,10 @@ def _failures(labels: list[Row], outcomes: list[dict]) -> pd.DataFrame:
 
 
 def _warn(result: Study) -> None:
-    """Tell of failures, once."""
+    """Give one warning for all failures."""
     if len(result.failures):
         first = result.failures.iloc[0]
-        warnings.warn(
+        warn(
             f"{len(result.failures)} of {result.items} items failed, the first with {first.error} "
-            f"({first['where']}); all are in .failures, and retry=True tries them again",
-            stacklevel=3,
+            f"({first['where']}); all are in .failures, and retry=True tries them again"
         )

@@ -105,7 +105,7 @@ def test_broken_json(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(FileNotFoundError, match=r"a\.json; expected annotations"):
         read_json(path, "expected annotations")
-    for text, message in (("{", "no whole JSON file"), ("[]", "holds a list")):
+    for text, message in (("{", "not a complete JSON file"), ("[]", "holds a list")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_json(path, "expected annotations")

@@ -73,5 +73,5 @@ def test_nothing_to_rank(encoder):
         warnings.simplefilter("error")
         empty = best_captions(encoder, [])
     assert empty.columns.tolist() == ["id", "caption", "logit", "rank"] and empty.empty
-    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a whole number of 1 or more, got 0"):
         best_captions(encoder, [], batch_size=0)

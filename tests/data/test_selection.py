@@ -34,11 +34,12 @@ def test_best_captions_of_enough_words_by_rank(encoder):
 def test_what_is_refused(encoder):
     with pytest.raises(ValueError, match="must be"):
         read("imagenet")
-    with pytest.raises(ValueError, match="needs the folder"):
+    with pytest.raises(ValueError, match="give the folder of your copy"):
         read("coco")
     examples = read("demo")[:2]
     with pytest.raises(ValueError, match="no ranks 2 to 4"):
         best_pairs(encoder, examples, pairs=1, ranks=(2, 5))
-    for wrong in ({"pairs": 0}, {"pairs": 1, "ranks": (3, 3)}):
-        with pytest.raises(ValueError, match="pairs must be 1 or more"):
-            best_pairs(encoder, examples, **wrong)
+    with pytest.raises(ValueError, match="pairs must be a whole number of 1 or more, got 0"):
+        best_pairs(encoder, examples, pairs=0)
+    with pytest.raises(ValueError, match=r"ranks must be the first rank and .*, got \(3, 3\)"):
+        best_pairs(encoder, examples, pairs=1, ranks=(3, 3))

@@ -233,7 +233,7 @@ def test_what_cannot_be_compared():
     difference(a, replace(b, players=(*a.players[:-1], "MOON")))
     with pytest.raises(ValueError, match=r"p=\(0.5, 0.5\) and the other p=\(0.3, 0.3\)"):
         difference(a, explained(3, 4, seed=1, p=0.3))
-    with pytest.raises(ValueError, match="part must be one of cross, image, text, first"):
+    with pytest.raises(ValueError, match='part must be "cross", "image", "text" or "first"'):
         rank_correlation(a, b, part="all")
     with pytest.raises(ValueError, match="only 1 terms of the part 'image'"):
         rank_correlation(explained(1, 2), explained(1, 2), part="image")

@@ -153,7 +153,7 @@ def test_no_area_where_full_and_empty_are_alike():
 
 
 def test_a_full_mask_below_the_empty_one_is_told():
-    with pytest.warns(UserWarning, match="signs turned"):
+    with pytest.warns(UserWarning, match="change their signs"):
         assert Curves(np.array([0.0, 0, 1]), np.array([0.0, 1, 1])).aid() < 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -169,7 +169,10 @@ def test_a_full_mask_below_the_empty_one_is_told():
         (lambda: Curves(np.ones(3), np.ones(4)), "the same length"),
         (lambda: Curves(np.array([2.0, 1]), np.array([3.0, 1])), "MIF goes from 2 to 1"),
         (lambda: Curves(np.array([2.0, 1]), np.array([2.0, 1])).aid("sum"), "rule must be"),
-        (lambda: Curves(np.array([2.0, 1]), np.array([2.0, 1])).on_grid(1), "two points"),
+        (
+            lambda: Curves(np.array([2.0, 1]), np.array([2.0, 1])).on_grid(1),
+            "points must be a whole number of 2 or",
+        ),
         (lambda: insertion_deletion(None, {}), "no explanations"),
         (
             lambda: insertion_deletion(

@@ -15,6 +15,7 @@ from fixlip.sampler import (
     distinct,
     draw,
     enumerate_masks,
+    joint_masks,
     split_budget,
     sweep,
 )
@@ -49,6 +50,25 @@ def test_enumeration_lists_every_mask_with_its_probability(p):
     found = dict(zip(map(tuple, sample.masks.tolist()), sample.weights.tolist(), strict=True))
     assert found.keys() == expected.keys()
     assert all(found[k] == pytest.approx(expected[k], rel=1e-12) for k in expected)
+
+
+def test_joint_masks_have_the_probability_of_their_side():
+    p = 0.3, 0.8
+    masks, weights = joint_masks(2, 3, 32, p=p)
+    for mask, weight in zip(masks.tolist(), weights.tolist(), strict=True):
+        expected = probability(mask[:2], p[0]) * probability(mask[2:], p[1])
+        assert weight == pytest.approx(expected, rel=1e-12)
+    assert len({*map(tuple, masks.tolist())}) == 32
+    masks, weights = joint_masks(12, 13, 40_000, p=p, seed=3)
+    z = masks.double()
+    expected = torch.tensor([p[0]] * 12 + [p[1]] * 13)
+    assert (z.mean(0) - expected).abs().max() < 5 * math.sqrt(0.25 / 40_000)
+    covariance = torch.cov(z.T) - torch.diag(expected * (1 - expected))
+    assert covariance.abs().max() < 5 / math.sqrt(40_000)
+    assert (weights == 1 / 40_000).all()
+    assert torch.equal(masks, joint_masks(12, 13, 40_000, p=p, seed=3)[0])
+    assert not torch.equal(masks, joint_masks(12, 13, 40_000, p=p, seed=4)[0])
+    assert joint_masks(0, 30, 7)[0].shape == (7, 30)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.2, 0.7])

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import fixlip
 from fixlip.studies import study
 
 
@@ -360,97 +360,104 @@ def test_the_bar_counts_only_what_is_computed(tmp_path, capsys):
     assert "75%" in (bar := capsys.readouterr().err) and "4/4" in bar and "0%|" not in bar[:6]
 
 
-CHILD = """
-import os, sys, time, types
-
-package = types.ModuleType("fixlip")  # without its __init__, which would import torch
-package.__path__ = [sys.argv[1]]
-sys.modules["fixlip"] = package
-
+SERVER = """
+import os, signal, sys, time
 from pathlib import Path
-from fixlip.studies import study
 
+from fixlip.files import whole
+from fixlip.studies import study
 
 def measure(item, *, power, marks):
     Path(marks, f"{item}-{os.getpid()}").touch()
-    while item == 0 and "HANG" in os.environ:
+    while item == 0 and Path(marks).with_name("hang").exists():
         time.sleep(0.1)
     time.sleep(0.005)
     total = sum((item + k) ** -power for k in range(1, 200))
     return [{"part": part, "total": total / (part + 3)} for part in range(2)]
 
+def run(count, folder, marks, csv):
+    constants = {"power": 1.5, "marks": marks}
+    result = study(measure, range(int(count)), folder=folder, constants=constants)
+    result.table.to_csv(csv)
+    with whole(f"{csv}.computed", text=True) as file:
+        file.write(str(result.computed))
 
-count, folder, marks, csv = int(sys.argv[2]), *sys.argv[3:]
-print("ready", flush=True)
-sys.stdin.readline()
-result = study(measure, range(count), folder=folder, constants={"power": 1.5, "marks": marks})
-result.table.to_csv(csv)
-print(result.computed, flush=True)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for those who end
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        run(*line.split("\\0")[:4])
+        os._exit(0)
+    print(process, flush=True)
 """
+
+
+class Child:
+    """A process that runs a study."""
+
+    def __init__(self, number, csv):
+        self.number, self.result = number, Path(f"{csv}.computed")
+
+    def running(self):
+        try:
+            os.kill(self.number, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill(self):
+        os.kill(self.number, signal.SIGKILL)
+        while self.running():
+            time.sleep(0.001)
+
+    def finish(self):
+        """How many items the process computed."""
+        end = time.monotonic() + 120
+        while self.running() and time.monotonic() < end:
+            time.sleep(0.01)
+        return int(self.result.read_text())
 
 
 @pytest.fixture
 def child(tmp_path, marks):
-    """Start a process that runs a study, up to where it waits for a word to begin."""
-    script = tmp_path / "child.py"
-    script.write_text(CHILD)
-    package = str(Path(fixlip.__file__).parent)
+    """Start processes that run a study: forked, because most of the time would go to imports."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=-1, stdout=-1, text=True)
     started = []
 
-    def start(count, *, folder="kept", csv="table.csv", **variables):
-        command = [sys.executable, script, package, count, tmp_path / folder, marks, tmp_path / csv]
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | variables,
-        )
-        started.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
+    def start(count, *, folder="kept", csv="table.csv"):
+        words = count, tmp_path / folder, marks, tmp_path / csv, ""
+        server.stdin.write("\0".join(map(str, words)) + "\n")
+        server.stdin.flush()
+        started.append(Child(int(server.stdout.readline()), tmp_path / csv))
+        return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
-
-
-def begin(process):
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def finish(process):
-    """How many items the process computed."""
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return int(out)
+        if process.running():
+            process.kill()
+    server.communicate()
+    assert server.returncode == 0
 
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_the_table_is_the_same_to_the_byte(tmp_path, marks, child):
-    count, rng = (
-        400,
-        random.Random(0),
-    )  # 5 ms an item at least: no run between kills can be the last
+    count, rng, kept = 200, random.Random(0), tmp_path / "kept"
     done = [0]
     for _ in range(20):
         process = child(count)
-        begin(process)
-        time.sleep(rng.uniform(0, 0.15))
+        wanted = done[-1] + rng.randrange(7)  # so many items, and then anywhere in the next ones
+        while len([*kept.glob("*.json")]) < wanted:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        assert process.running() and not process.result.exists()  # it is at work
         process.kill()
-        process.communicate()
-        assert process.returncode != 0  # it was at work
-        done.append(len([*(tmp_path / "kept").glob("*.json")]))
+        done.append(len([*kept.glob("*.json")]))
     assert done == sorted(done) and 0 < done[-1] < count
-    process = child(count)
-    begin(process)
-    assert finish(process) == count - done[-1]
-    assert sorted({p.suffix for p in (tmp_path / "kept").iterdir()}) == [".json"]
-    process = child(count, folder="undisturbed", csv="undisturbed.csv")
-    begin(process)
-    assert finish(process) == count
+    assert child(count).finish() == count - done[-1]
+    assert sorted({p.suffix for p in kept.iterdir()}) == [".json"]
+    assert child(count, folder="undisturbed", csv="undisturbed.csv").finish() == count
     table = (tmp_path / "table.csv").read_bytes()
     assert table == (tmp_path / "undisturbed.csv").read_bytes()
     assert len(table.splitlines()) == 1 + 2 * count
@@ -459,27 +466,26 @@ def test_killed_at_twenty_moments_the_table_is_the_same_to_the_byte(tmp_path, ma
 def test_two_processes_share_the_items(tmp_path, marks, child):
     count = 60
     both = [child(count, csv=f"{i}.csv") for i in range(2)]
-    for process in both:
-        begin(process)
-    computed = [finish(process) for process in both]
+    computed = [process.finish() for process in both]
     assert sum(computed) == count and min(computed) > 0
     assert sorted(calls(marks), key=int) == [str(i) for i in range(count)]
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
     assert len((tmp_path / "0.csv").read_text().splitlines()) == 1 + 2 * count
 
 
-def test_what_a_dead_process_was_at_is_done_by_another(tmp_path, marks, child):
-    hanging = child(3, HANG="1")
-    begin(hanging)
+def test_an_item_of_a_dead_process_is_computed_by_another(tmp_path, marks, child):
+    hang = tmp_path / "hang"
+    hang.touch()
+    hanging = child(3, csv="hanging.csv")
     while not calls(marks):
         time.sleep(0.01)
     other = child(3)
-    begin(other)
-    while len(calls(marks)) < 3:  # it does the others, and then waits for the first
+    while len(calls(marks)) < 3:  # it computes the others, and then waits for the first
         time.sleep(0.01)
-    assert other.poll() is None and calls(marks) == ["0", "1", "2"]
+    assert other.running() and calls(marks) == ["0", "1", "2"]
     hanging.kill()
-    assert finish(other) == 3
+    hang.unlink()
+    assert other.finish() == 3
     assert calls(marks) == ["0", "0", "1", "2"]
 
 
