@@ -82,6 +82,7 @@ def test_every_part_runs_in_small_sizes(tmp_path, committed):
     assert all(row["same bits twice"] for row in found["explanation"]["rows"])
 
 
+@pytest.mark.slow
 def test_a_part_beyond_its_limit_is_stopped_and_the_others_run(tmp_path, committed):
     limits = ("--limit", "solver=0.1", "--limit", "matrix=200")
     done = run(*REHEARSAL, tmp_path, "--parts", "solver", "matrix", *limits)
@@ -93,6 +94,7 @@ def test_a_part_beyond_its_limit_is_stopped_and_the_others_run(tmp_path, committ
     assert "| solver | stopped |" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_and_the_core_does_without(tmp_path, committed):
     """A Python whose torch is all there is: open_clip cannot be imported."""
     hidden = tmp_path / "site"
