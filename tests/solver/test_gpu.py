@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from devices import on_every_device
+from pretend import DEVICE, Pretended, pretending
 from toy_games import Smooth
 
 import fixlip
@@ -91,7 +92,6 @@ def test_the_same_sweeps_give_the_same_bits(device):
     assert np.array_equal(one.deviations, two.deviations)
 
 
-@pytest.mark.skipif(not hasattr(fixlip, "fit"), reason="fixlip.fit does not exist yet")
 @on_every_device
 def test_factors_stay_on_the_device(device):
     swept = [to(s, device) for s in two_sweeps(dtype=torch.float32)]
@@ -99,3 +99,35 @@ def test_factors_stay_on_the_device(device):
     for factor in factors:
         assert factor.first.device.type == device and factor.first.dtype == torch.float64
     assert_equal_terms(fixlip.pair(*factors), fixlip.solve(*swept), 1e-9)
+
+
+@pytest.mark.parametrize(
+    "sampling,masks,options",
+    [
+        ("antithetic", (80, 20), {}),
+        ("distinct", (120, 30), {"basis": "top", "k": 12, "ridge": 0}),
+        ("distinct", (80, 128), {"order": "product"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # masks are few
+def test_no_tensor_is_made_on_the_cpu_by_mistake(sampling, masks, options):
+    swept = two_sweeps(sampling, torch.float32, masks)
+    exact = fixlip.solve(*swept, **options)
+    with pretending():
+        found = fixlip.solve(*(to(s, DEVICE) for s in swept), **options)
+        factor = fixlip.fit(to(swept[0], DEVICE))
+    assert_equal_terms(found, exact, 1e-9)
+    assert isinstance(factor.first, Pretended) and factor.first.dtype == torch.float64
+
+
+def test_the_pretended_device_finds_tensors_on_the_cpu():
+    """Negative control of the tests above."""
+    here, there = torch.ones(3), Pretended(torch.ones(3))
+    with pretending():
+        assert torch.ones(3, device=DEVICE).device.type == here.to(DEVICE).device.type == DEVICE
+        assert (there @ here.to(DEVICE)).item() == 3 and there.cpu().device.type == "cpu"
+        assert there[torch.tensor([0, 2])].device.type == DEVICE  # as torch allows it
+        mixed = (lambda: here + there, lambda: torch.outer(there, here), lambda: here[there.long()])
+        for mix in mixed:
+            with pytest.raises(RuntimeError, match="two devices: meta and cpu"):
+                mix()
