@@ -18,7 +18,7 @@ from towers import load
 from fixlip.encoders import Encoder
 from fixlip.encoders.sides import ImageSide
 from fixlip.explainers import exclip
-from fixlip.explainers.integrated import Path
+from fixlip.explainers.integrated import Line
 
 CAPTION = "a black dog next to a yellow hydrant"
 LARGE = ("ViT-L-16-SigLIP-256", "ViT-L-16-SigLIP2-256")
@@ -35,7 +35,7 @@ CASES = [  # model, side, form, steps
 
 def jacobian(side: ImageSide, steps: int) -> torch.Tensor:
     """Token vectors (T, D) by the paper's algorithm 1: the whole Jacobian, then the contraction."""
-    path = Path(side, -1, None)
+    path = Line(side, -1, None)
     alphas = torch.arange(1, steps + 1)[:, None, None] / steps
     states = (path.start + alphas * path.delta).requires_grad_(True)  # (S, T, width)
     block = path.tower.blocks[-1]

@@ -9,6 +9,7 @@ from devices import on_every_device
 import fixlip
 from fixlip.encoders import Encoder
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # masks are few here
 CAPTION = "a red star and a cross"
 KINDS = ("clip", "siglip", "average-eos", "oblong-first", "custom-blocks")
 ENDS_ONLY = ("siglip", "average-eos")  # tiny models whose captions need no start token
