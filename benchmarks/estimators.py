@@ -29,7 +29,7 @@ from passes import Counted, joint_masks, side_masks
 from peers import SLOW, peers
 
 import fixlip
-from fixlip.sampler import Side, sweep
+from fixlip.sampler import Side, split_budget, sweep
 
 ROOT = Path(__file__).parents[1]
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
@@ -63,7 +63,7 @@ def split_paper(
     """As the FIxLIP experiments: their rule for the masks per side, distinct masks, no ridge."""
 
     def rule(values: int) -> tuple[int, int]:
-        return fixlip.split_budget(image.n, text.n, values)
+        return split_budget(image.n, text.n, values)
 
     def passes(values: int) -> int:
         m_image, m_text = rule(values)

@@ -8,20 +8,17 @@ ones. Memory is the process's peak over what the model and torch held before, an
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 
 import numpy as np
-import open_clip
 import torch
-from machine import write
+from machine import apart, peak_memory, wait, write
+from towers import load
 
 from fixlip.encoders import Encoder
 from fixlip.encoders.sides import ImageSide
 from fixlip.explainers import exclip
-from fixlip.explainers.integrated import Path
+from fixlip.explainers.integrated import Line
 
 CAPTION = "a black dog next to a yellow hydrant"
 LARGE = ("ViT-L-16-SigLIP-256", "ViT-L-16-SigLIP2-256")
@@ -36,37 +33,9 @@ CASES = [  # model, side, form, steps
 ]
 
 
-def encoder(name: str) -> Encoder:
-    """A model with random weights; SigLIP's with a vocabulary of 1,000, which changes no time."""
-    config = open_clip.get_model_config(name)
-    size = config["vision_cfg"]["image_size"]
-    length = config["text_cfg"]["context_length"]
-    if config.pop("custom_text", False):
-        config["text_cfg"]["vocab_size"] = 1000
-        model = open_clip.CustomTextCLIP(**config)
-        read = word_ids(length)
-    else:
-        model = open_clip.CLIP(**config)
-        read = open_clip.SimpleTokenizer(context_length=length)
-    open_clip.model.set_model_preprocess_cfg(
-        model, {"size": size, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    )
-    return Encoder(model, read, name=name, device="cpu")
-
-
-def word_ids(length: int):
-    """A tokenizer that numbers the words of a caption from 2; end and padding are 1."""
-
-    def read(captions: list[str]) -> torch.Tensor:
-        ids = range(2, 2 + len(captions[0].split()))
-        return torch.tensor([[*ids, *[1] * (length - len(ids))]])
-
-    return read
-
-
 def jacobian(side: ImageSide, steps: int) -> torch.Tensor:
     """Token vectors (T, D) by the paper's algorithm 1: the whole Jacobian, then the contraction."""
-    path = Path(side, -1, None)
+    path = Line(side, -1, None)
     alphas = torch.arange(1, steps + 1)[:, None, None] / steps
     states = (path.start + alphas * path.delta).requires_grad_(True)  # (S, T, width)
     block = path.tower.blocks[-1]
@@ -78,34 +47,41 @@ def jacobian(side: ImageSide, steps: int) -> torch.Tensor:
     return (whole * path.delta).sum(2).T / (steps * path.length)
 
 
-def measure(name: str, kind: str, form: str, steps: int) -> dict:
-    """Run one case in this process."""
-    model = encoder(name)
+def factor(
+    encoder: Encoder, kind: str, steps: int, *, memory: float = 0.25
+) -> tuple[object, float]:
+    """One side's factor, and the seconds it takes."""
     picture = np.random.default_rng(0).integers(0, 256, size=(256, 256, 3), dtype=np.uint8)
-    side = model.image(picture) if kind == "image" else model.text(CAPTION)
-    exclip.factor(model.text("a"), steps=1)  # loads what torch needs for derivatives
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, kibibytes on Linux
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    side = encoder.image(picture) if kind == "image" else encoder.text(CAPTION)
+    wait(encoder.device)
     start = time.perf_counter()
+    found = exclip.factor(side, steps=steps, memory=memory)
+    wait(encoder.device)
+    return found, time.perf_counter() - start
+
+
+def one(name: str, kind: str, form: str, steps: int) -> dict:
+    """Run one case in this process: a row of the table."""
+    encoder = load(name, "cpu", "float32")
+    exclip.factor(encoder.text("a"), steps=1)  # loads what torch needs for derivatives
+    before = peak_memory(encoder.device)
     if form == "factor":
-        found = exclip.factor(side, steps=steps)
+        found, seconds = factor(encoder, kind, steps)
+        passes = found.n + len(found.special_names)
     else:
-        found = jacobian(side, steps)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    if form == "factor":
-        passes, width = found.n + len(found.special_names), found.vectors.shape[1]
-        assert passes <= width  # so auto took forward mode
-    else:
-        passes = found.shape[1]
+        picture = np.random.default_rng(0).integers(0, 256, size=(256, 256, 3), dtype=np.uint8)
+        start = time.perf_counter()
+        passes = jacobian(encoder.image(picture), steps).shape[1]
+        seconds = time.perf_counter() - start
+    peak = peak_memory(encoder.device)
     return {
         "model": name,
         "side": kind,
         "form": form,
         "passes per step": passes,
         "seconds per step": f"{seconds / steps:.2f}",
-        "added, GiB": f"{peak - before:.2f}",
-        "process, GiB": f"{peak:.2f}",
+        "added, GiB": f"{(peak - before) / 2**30:.2f}",
+        "process, GiB": f"{peak / 2**30:.2f}",
     }
 
 
@@ -115,14 +91,9 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(*json.loads(options.one))))
+        print(json.dumps(one(*json.loads(options.one))))
         return
-    rows = []
-    for case in CASES:
-        command = [sys.executable, __file__, "--one", json.dumps(case)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append(json.loads(output.splitlines()[-1]))
-    write("exclip", rows)
+    write("exclip", [apart(__file__, *case) for case in CASES])
 
 
 if __name__ == "__main__":

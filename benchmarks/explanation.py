@@ -15,36 +15,43 @@ of its own; "GiB" is its peak, model and torch included; on a GPU, what torch he
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 
-import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from machine import RESULTS, write
-from towers import load, matrix_rate, operations, wait
+from machine import RESULTS, apart, matrix_rate, peak_memory, wait, write
+from towers import load, operations
 
 import fixlip
+from fixlip.encoders import Encoder
 from fixlip.sampler import side_seeds
 
 WORDS = "dog cat star tree car bird house boat fish lamp".split()
 
 
-def one(name: str, device: str | None, dtype: str, words: int, masks: list[int]) -> dict:
-    """Explain once in this process."""
-    encoder = load(name, device, dtype)
+def pair(words: int) -> tuple[np.ndarray, str]:
+    """A picture of noise, and a caption of so many words."""
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    caption = " ".join(WORDS[i % len(WORDS)] for i in range(words))
+    return picture, " ".join(WORDS[i % len(WORDS)] for i in range(words))
+
+
+def measure(
+    encoder: Encoder, words: int, masks: list[int], *, seed: int = 0, size: int | None = None
+) -> dict:
+    """Explain once, step by step: seconds of each, and the explanation.
+
+    ``size`` is that of `matrix_rate`.
+    """
+    picture, caption = pair(words)
     sides = encoder.image(picture), encoder.text(caption)
     batches = [min(side.batch_size, 16) for side in sides]
     work = [operations(s, b) for s, b in zip(sides, batches, strict=True)]
-    rates = [matrix_rate(encoder.device, t) for t in (encoder.dtype, encoder.stored)]
+    rates = [matrix_rate(encoder.device, t, size) for t in (encoder.dtype, encoder.stored)]
     seconds, swept, least = [], [], 0.0
-    for side, m, seed, each, rate in zip(sides, masks, side_seeds(0), work, rates, strict=True):
+    for side, m, own, each, rate in zip(sides, masks, side_seeds(seed), work, rates, strict=True):
         wait(encoder.device)
         start = time.perf_counter()
-        swept.append(fixlip.sweep(side, masks=m, seed=seed, progress=False))
+        swept.append(fixlip.sweep(side, masks=m, seed=own, progress=False))
         wait(encoder.device)
         seconds.append(time.perf_counter() - start)
         least += each * (swept[-1].sample.m + 2) / rate
@@ -52,36 +59,42 @@ def one(name: str, device: str | None, dtype: str, words: int, masks: list[int])
     explanation = fixlip.solve(*swept)
     wait(encoder.device)
     solving = time.perf_counter() - start
+    return {
+        "masks": [s.sample.m for s in swept],
+        "encoders": seconds,
+        "solver": solving,
+        "of the matrix rate": least / sum(seconds),
+        "explanation": explanation,
+    }
+
+
+def one(name: str, device: str | None, dtype: str, words: int, masks: list[int]) -> dict:
+    """Explain once in this process: a row of the table."""
+    encoder = load(name, device, dtype)
+    found = measure(encoder, words, masks)
+    explanation, seconds, solving = (found[k] for k in ("explanation", "encoders", "solver"))
     total, n = sum(seconds) + solving, explanation.n
     return {
         "model": name,
         "type": f"{encoder.device.type}, {dtype}",
         "players": f"{explanation.n_image} + {explanation.n_text}",
         "terms": 1 + n * (n + 1) // 2,
-        "values": f"2^{np.log2(swept[0].sample.m * swept[1].sample.m):g}",
-        "masks": " + ".join(str(s.sample.m) for s in swept),
+        "values": f"2^{np.log2(np.prod(found['masks'])):g}",
+        "masks": " + ".join(map(str, found["masks"])),
         "image, s": f"{seconds[0]:.2f}",
         "text, s": f"{seconds[1]:.2f}",
         "solver, s": f"{solving:.2f}",
         "total, s": f"{total:.1f}",
         "solver's share": f"{solving / total:.1%}",
-        "of the matrix rate": f"{least / sum(seconds):.0%}",
+        "of the matrix rate": f"{found['of the matrix rate']:.0%}",
         "GiB": f"{peak_memory(encoder.device) / 2**30:.1f}",
     }
 
 
-def peak_memory(device: torch.device) -> int:
-    """Most memory that this process has held, in bytes: of the GPU, else on Linux and macOS."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def draw() -> None:
     """Time against game values, of all results that lie in the folder."""
+    import matplotlib.pyplot as plt
+
     fig, ax = plt.subplots(figsize=(6, 4.6), layout="constrained")
     for path in sorted(RESULTS.glob("explanation-*.json")):
         rows = json.loads(path.read_text())["rows"]
@@ -114,9 +127,7 @@ def main() -> None:
     rows = []
     for masks in [*budgets, options.masks] if options.masks else budgets:
         arguments = [options.model, options.device, options.dtype, options.words, masks]
-        command = [sys.executable, __file__, "--one", json.dumps(arguments)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append(json.loads(done.splitlines()[-1]))
+        rows.append(apart(__file__, *arguments))
         print(rows[-1], file=sys.stderr, flush=True)
         device = rows[0]["type"].split(",")[0]
         write(f"explanation-{options.model}-{device}-{options.dtype}", rows)  # all so far

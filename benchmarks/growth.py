@@ -12,14 +12,15 @@ Writes benchmarks/results/growth.json and .png.
 import argparse
 import sys
 from functools import cache
+from pathlib import Path
 from statistics import median
 
 import matplotlib.pyplot as plt
 import numpy as np
-from machine import RESULTS, write
+from machine import RESULTS, apart, write
 from matplotlib.ticker import LogLocator, NullFormatter
-from solver import apart
 
+SOLVER = str(Path(__file__).with_name("solver.py"))
 REPEATS = 5
 BASE = {"n_I": 49, "n_T": 12, "m": 1024, "D": 512}
 STEPS = {
@@ -34,7 +35,7 @@ STEPS = {
 def measure(n_I: int, n_T: int, m: int, D: int) -> tuple[float, float]:
     """Median seconds and MiB of one size."""
     players, masks = [n_I, n_T], [m, m // 2]
-    runs = [apart("default", "antithetic", players, masks, D) for _ in range(REPEATS)]
+    runs = [apart(SOLVER, "default", "antithetic", players, masks, D) for _ in range(REPEATS)]
     found = tuple(median(run[k] for run in runs) for k in ("seconds", "mebibytes"))
     print(players, masks, D, *found, file=sys.stderr, flush=True)
     return found

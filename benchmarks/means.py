@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from scipy.stats import binom
 
-from fixlip.sampler import MaskSample, Sweep
-from fixlip.solver.fit import Problem, Side
+from fixlip.sampler import MaskSample
+from fixlip.solver.polynomial import Design, Problem
 
 Terms = tuple[torch.Tensor, torch.Tensor]
 
@@ -62,8 +62,8 @@ def uniform(sample: MaskSample, Y: torch.Tensor) -> Terms:
     return _values(fit, sample.p)
 
 
-class Alike(Side):
-    """A side that takes all its players to be equally strong."""
+class Alike(Design):
+    """A design that takes all its players to be equally strong."""
 
     @property
     def strength(self) -> torch.Tensor:
@@ -71,12 +71,12 @@ class Alike(Side):
 
 
 def _fit(
-    sample: MaskSample, Y: torch.Tensor, kind: type[Side] = Side
+    sample: MaskSample, Y: torch.Tensor, kind: type[Design] = Design
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Constant (k,), first order (n, k) and pairs (n, n, k) of the order-2 polynomial."""
     everyone = torch.arange(sample.n)
-    side, mean = kind(Sweep(sample, Y, Y[:0], ())), sample.weights @ Y
-    e0, e1, e2 = Problem(side, everyone, everyone, "auto", Y - mean).terms(Y - mean)
+    design, mean = kind(sample, Y, "side"), sample.weights @ Y
+    e0, e1, e2 = Problem(design, everyone, everyone, "auto", Y - mean).terms(Y - mean)
     return e0 + mean, e1, e2
 
 

@@ -8,14 +8,12 @@ Every fit runs in a process of its own. Memory is the process's peak over what i
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import time
 
 import numpy as np
 import torch
-from machine import write
+from machine import apart, peak_memory, write
 
 from fixlip.sampler import draw, split_budget, sweep
 from fixlip.solver import solve, solve_dense
@@ -40,7 +38,7 @@ def one(how: str, sampling: str, players: list[int], masks: list[int], width: in
         sweep(Smooth(n, width, seed), masks=draw(n, m, seed=seed, sampling=sampling))
         for seed, (n, m) in enumerate(zip(players, masks, strict=True))
     ]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory(torch.device("cpu"))
     start = time.perf_counter()
     if how == "dense":
         explanation = solve_dense(*swept)
@@ -48,21 +46,14 @@ def one(how: str, sampling: str, players: list[int], masks: list[int], width: in
         alike = {"ridge": 0, "errors": False} if how == "split" else {}  # as the dense fit
         explanation = solve(*swept, **alike)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, kibibytes on Linux
+    peak = peak_memory(torch.device("cpu")) - before
     cross = explanation.cross  # determined at every budget, which pairs within a side are not
     probe = np.random.default_rng(0).normal(size=cross.shape)
     return {
         "seconds": seconds,
-        "mebibytes": peak / unit,
+        "mebibytes": peak / 2**20,
         "digest": float((probe * cross).sum() / np.abs(probe * cross).sum()),
     }
-
-
-def apart(*arguments: object) -> dict:
-    """Run `one` in a fresh process."""
-    command = [sys.executable, __file__, "--one", json.dumps(arguments)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
@@ -77,7 +68,7 @@ def main() -> None:
     if options.largest:
         rows = []
         for sampling in ("antithetic", "independent"):
-            result = apart("default", sampling, [256, 64], [4096, 1024], 1024)
+            result = apart(__file__, "default", sampling, [256, 64], [4096, 1024], 1024)
             row = {"players": "256 + 64", "masks": f"4096 + 1024, {sampling}", "width": 1024}
             row |= {"terms": 1 + 320 * 321 // 2, "seconds": f"{result['seconds']:.1f}"}
             rows.append(row | {"MiB": f"{result['mebibytes']:.0f}"})
@@ -87,7 +78,8 @@ def main() -> None:
     for power in range(15, 20):
         masks = split_budget(49, 12, 2**power)
         split, dense = (
-            apart(how, "independent", [49, 12], list(masks), 512) for how in ("split", "dense")
+            apart(__file__, how, "independent", [49, 12], list(masks), 512)
+            for how in ("split", "dense")
         )
         rows.append(
             {
