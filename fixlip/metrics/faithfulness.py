@@ -21,11 +21,10 @@ from fixlip.games.game import ask
 from fixlip.sampler import (
     MaskSample,
     distinct,
-    empty_and_full,
     joint_masks,
     shapley_masks,
 )
-from fixlip.sampler.masks import check_counts
+from fixlip.sampler.masks import check_counts, empty_and_full
 
 DISTRIBUTIONS = (0.3, 0.5, 0.7, "shapley")  # the published ones
 OFFSETS = ("published", "free")
