@@ -181,6 +181,7 @@ def folder(tmp_path, monkeypatch):
     return clone
 
 
+@pytest.mark.slow
 def test_run_goes_on_after_a_failure(folder, capsys):
     before = {path.name: path.read_bytes() for path in folder.glob("notebooks/*")}
     assert run.main(["figures", "01", "02_fine"]) == 1
@@ -196,6 +197,7 @@ def test_run_goes_on_after_a_failure(folder, capsys):
     assert not list(folder.glob("**/*.part"))
 
 
+@pytest.mark.slow
 def test_refreshing_in_place_twice_changes_nothing(folder):
     path = folder / "notebooks" / "02_fine.ipynb"
     assert run.main(["refresh", "02"]) == 0
@@ -205,6 +207,7 @@ def test_refreshing_in_place_twice_changes_nothing(folder):
     assert path.read_bytes() == once
 
 
+@pytest.mark.slow
 def test_explain_passes_any_words_on(folder, capsys):
     caption = """a "red" star's {5}$ — 星\n\\n=%"""
     (folder / "été photo.jpg").touch()

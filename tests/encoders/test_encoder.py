@@ -174,6 +174,7 @@ def test_the_last_block_runs_for_the_tokens_that_are_read(make, noise, kind, tok
         assert seen == [(5, whole)] * (len(blocks) - 1) + [(5, last or whole)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vit_pe_core_tiny_patch16_384", "vitamin_small_224"])
 def test_other_timm_towers_are_exact(tiny_model, tokenizer_folder, noise, tower):
     size = int(tower[-3:])
@@ -220,6 +221,7 @@ def test_real_models_are_exact(name, tokenizer_folder, noise, monkeypatch):
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in REAL if "SigLIP" in name])
 def test_siglip_architectures_of_two_layers_are_exact(name, tokenizer_folder, noise, monkeypatch):
     """As above in a fraction of the time, and with weights that make masks matter."""
@@ -481,6 +483,7 @@ def test_rows_lie_by_position_for_attention_in_half_precision(make, noise):
     assert seen[0][0] is seen[0][1]  # one product for queries, keys and values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_compiled_towers_give_the_same_embeddings(make, noise, kind):
     plain = make(kind)

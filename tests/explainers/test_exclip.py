@@ -246,6 +246,7 @@ def test_groups_are_the_sums_of_their_tokens(make, noise):
     np.testing.assert_allclose(words.vectors[1], tokens.vectors[1:].sum(0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["forward", "reverse"])
 def test_batches_do_not_matter(make, noise, method):
     for side in sides(make("siglip"), noise):

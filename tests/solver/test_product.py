@@ -268,6 +268,7 @@ def test_shapiq_gets_the_order_2_part():
 # --- error bars ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampling", "p", "text_masks"),  # 16 masks list the text side; 60 of 6 players are drawn
     [("independent", 0.5, 16), ("antithetic", 0.4, 60)],
