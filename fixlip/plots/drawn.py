@@ -72,7 +72,7 @@ def _drawn(ax: Axes) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _outline(patch: Patch) -> np.ndarray:
-    """Two corners of a bar (4,), all of another shape (corners, 2), or the width of an edge (1,)."""
+    """Two corners of a bar (4,), all of another patch (corners, 2), the width of an edge (1,)."""
     if isinstance(patch, FancyArrowPatch):
         return np.array([patch.get_linewidth()])
     if isinstance(patch, Rectangle):

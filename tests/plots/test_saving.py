@@ -1,4 +1,4 @@
-"""What is written of a figure: reproducible files, their numbers, and a text for who cannot see it."""
+"""What is written of a figure: reproducible files, their numbers, and a text in its place."""
 
 import json
 
@@ -29,17 +29,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_figures_are_written_where_outputs_go(folder):
-    explanation = make()
-    ax = plots.heatmap(explanation, "star")
-    plots.colourbar(1.0, ax)
-    plots.save(ax.figure, "map")
+    def draw():
+        ax = plots.heatmap(make(), "star")
+        plots.colourbar(1.0, ax)
+        plots.save(ax.figure, "map")
+
+    draw()
     files = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert sorted(files) == ["map.json", "map.pdf", "map.png"]
     assert files["map.png"].startswith(b"\x89PNG") and files["map.pdf"].startswith(b"%PDF")
     assert Image.open(folder / "map.png").text["Description"] == "star"
     (image,) = json.loads(files["map.json"]).values()  # neither the photograph nor the colour bar
-    np.testing.assert_allclose(image, explanation.e2[:6, 8].reshape(2, 3), rtol=1e-4)
-    plots.save(ax.figure, "map")
+    np.testing.assert_allclose(image, make().e2[:6, 8].reshape(2, 3), rtol=1e-4)
+    draw()
     assert files == {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
