@@ -15,7 +15,9 @@ import os
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import run
 import timm
@@ -25,6 +27,7 @@ from safetensors.torch import save_file
 from fixlip import plots
 from fixlip.encoders.loading import recipe
 from fixlip.paths import output, root
+from fixlip.studies import study
 
 NOTEBOOKS = {path.stem: path for path in sorted((root() / "notebooks").glob("*.ipynb"))}
 TOKENIZERS = {"CLIP": None, "SigLIP": "siglip1", "SigLIP-2": "siglip2"}  # None: open_clip brings it
@@ -54,6 +57,18 @@ SMALL = {
     | {"joint": 128, "samples": 32, "steps": 5},
     "08_compare_models": {"models": EACH, "masks": [64, 64], "steps": 5, "mosaics": 2, "pairs": 2}
     | {"fresh": 64},
+}
+
+# Of every notebook, the tables that it reads from data/, and the columns that name their rows;
+# without any, what made the table is too long to be repeated.
+TABLES = {
+    "05_faithfulness": {"05_faithfulness": ["id", "method", "distribution"]},
+    "06_insertion_deletion": {"06_curves": ["way", "method", "id"], "06_optima": []},
+    "07_pointing_game": {"07_pointing": ["id", "method", "objects"], "07_joint": []},
+    "08_compare_models": {
+        "08_pointing": ["id", "model", "method", "objects"],
+        "08_pairs": ["id", "what", "model", "other"],
+    },
 }
 
 
@@ -177,6 +192,50 @@ def test_the_code_runs_with_every_family(
     assert said.out and "nan" not in said.out.split() and not said.err
     if family:
         assert model.endswith(variables["encoder"].name.removeprefix("local-dir:"))
+
+
+class Enough(Exception):
+    """All tables of a notebook have been looked at."""
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("stem", TABLES)
+def test_the_tables_in_data_are_what_the_notebooks_measure(stem, monkeypatch):
+    """Settings are the notebook's defaults, and the first pair has the rows that it has today."""
+    left = dict(TABLES[stem])
+
+    def look(name, compute, *, settings, command, recompute):
+        kept = json.loads((root() / "data" / f"{name}.json").read_text())
+        again = f"data/{name}.json is old: {command}"
+        assert kept["settings"] == json.loads(json.dumps(settings)), again
+        kept = pd.DataFrame(kept["rows"], columns=kept["columns"])
+        if keys := left.pop(name):
+            compare(compute(), kept, keys, again)
+        if not left:
+            raise Enough
+        return kept
+
+    monkeypatch.setattr("fixlip.data.measured.measured", look)
+    monkeypatch.setattr("fixlip.studies.study", lambda f, items, **o: study(f, items[:1], **o))
+    monkeypatch.chdir(NOTEBOOKS[stem].parent)
+    with pytest.raises(Enough):
+        execute(stem, {})
+
+
+def compare(found, kept, keys, message):
+    """Numbers of the same rows are the same to a hundredth of their column's size."""
+    both = found.merge(kept, on=keys, suffixes=("", " kept"), validate="one_to_one")
+    assert len(both) == len(found) > 0, message
+    for column in set(found) - set(keys):
+        a, b = (np.stack(both[c].map(np.asarray).tolist()) for c in (column, f"{column} kept"))
+        a, b = a.astype(float), b.astype(float)
+        size = np.nanmax(np.abs(b), initial=0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.01 * size, err_msg=f"{column}; {message}")
+
+
+def test_every_table_in_data_belongs_to_a_notebook():
+    named = {name for tables in TABLES.values() for name in tables} | {"estimators"}
+    assert {path.stem for path in (root() / "data").glob("*.json")} == named
 
 
 def test_every_notebook_has_its_small_parameters():

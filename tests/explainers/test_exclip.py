@@ -163,6 +163,7 @@ def test_finite_differences(make, noise, kind):
 # --- completeness -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind,most", [("clip", 80), ("siglip", 40)])
 def test_all_interactions_sum_to_the_corners(make, noise, kind, most):
     image, text = sides(make(kind), noise)
