@@ -194,7 +194,7 @@ def test_the_code_runs_with_every_family(
         assert model.endswith(variables["encoder"].name.removeprefix("local-dir:"))
 
 
-class Enough(Exception):
+class LookedAtError(Exception):
     """All tables of a notebook have been looked at."""
 
 
@@ -212,13 +212,13 @@ def test_the_tables_in_data_are_what_the_notebooks_measure(stem, monkeypatch):
         if keys := left.pop(name):
             compare(compute(), kept, keys, again)
         if not left:
-            raise Enough
+            raise LookedAtError
         return kept
 
     monkeypatch.setattr("fixlip.data.measured.measured", look)
     monkeypatch.setattr("fixlip.studies.study", lambda f, items, **o: study(f, items[:1], **o))
     monkeypatch.chdir(NOTEBOOKS[stem].parent)
-    with pytest.raises(Enough):
+    with pytest.raises(LookedAtError):
         execute(stem, {})
 
 
