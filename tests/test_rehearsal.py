@@ -62,6 +62,7 @@ SMALL = {
 # Of every notebook, the tables that it reads from data/, and the columns that name their rows;
 # without any, what made the table is too long to be repeated.
 TABLES = {
+    "02_estimator_variance": {"02_coverage": [], "02_patches": [], "02_models": []},
     "05_faithfulness": {"05_faithfulness": ["id", "method", "distribution"]},
     "06_insertion_deletion": {"06_curves": ["way", "method", "id"], "06_optima": []},
     "07_pointing_game": {"07_pointing": ["id", "method", "objects"], "07_joint": []},
