@@ -200,7 +200,7 @@ class LookedAtError(Exception):
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("stem", TABLES)
+@pytest.mark.parametrize("stem", [stem for stem in TABLES if any(TABLES[stem].values())])
 def test_the_tables_in_data_are_what_the_notebooks_measure(stem, monkeypatch):
     """Settings are the notebook's defaults, and the first pair has the rows that it has today."""
     left = dict(TABLES[stem])

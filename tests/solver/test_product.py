@@ -257,6 +257,7 @@ def test_a_file_with_parts_that_do_not_fit_is_named(tmp_path):
         Explanation.load(path)
 
 
+@pytest.mark.slow
 def test_shapiq_gets_the_order_2_part():
     pytest.importorskip("shapiq")
     e = solve(*swept(), order="product")
