@@ -10,6 +10,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # tqdm misses ipywidgets; plain text bars are what we want.
 export PYTHONWARNINGS ?= ignore:IProgress not found
 
+# Tests run in so many processes, with one thread of torch in each: faster than one process with all.
+WORKERS ?= 2
+PYTEST  = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS)
+
 # The user's own words, untouched by make (value) and by the shell (environment).
 export EXPLAIN_IMAGE      := $(value IMAGE)
 export EXPLAIN_CAPTION    := $(value CAPTION)
@@ -23,20 +27,30 @@ help:  ## list the targets
 	@echo "Without make (Windows: .venv\\Scripts\\python in place of .venv/bin/python):"
 	@echo "  python3 -m venv .venv && .venv/bin/python -m pip install -r requirements.lock -e ."
 	@echo "  .venv/bin/python notebooks/run.py figures     (make figures)"
-	@echo "  .venv/bin/python -m pytest                    (make test)"
+	@echo "  .venv/bin/python -m pytest -n 2               (make test)"
 
-figures: $(READY)  ## execute all notebooks on the demo model; figures go to figures/
+figures: $(READY)  ## execute all notebooks on the demo model, into runs/figures/index.html
 	$(PY) notebooks/run.py figures
 
-test: $(READY)  ## style, tests, and every notebook against its committed outputs
+check: $(READY)  ## style and the fast tests: two minutes, before every commit
 	@status=0; \
 	$(PY) -m ruff check . || status=1; \
 	$(PY) -m ruff format --check . || status=1; \
-	$(PY) -m pytest || status=1; \
+	$(PYTEST) -m "not slow and not notebook" tests || status=1; \
 	exit $$status
 
-notebooks: $(READY)  ## execute all notebooks and refresh their committed outputs
+test: $(READY)  ## style, all tests, and every notebook against its committed outputs
+	@status=0; \
+	$(PY) -m ruff check . || status=1; \
+	$(PY) -m ruff format --check . || status=1; \
+	$(PYTEST) || status=1; \
+	exit $$status
+
+notebooks: $(READY)  ## execute all notebooks and refresh their committed outputs and figures/
 	$(PY) notebooks/run.py refresh
+
+data: $(READY)  ## measure the tables of data/ that notebooks read anew (long)
+	$(PY) notebooks/run.py data
 
 explain: $(if $(and $(value IMAGE),$(value CAPTION)),,explain-usage) $(READY)  ## IMAGE=photo.jpg CAPTION="a dog" [MODEL=ViT-B-32 PRETRAINED=openai]
 	@cd "$$EXPLAIN_FROM" && "$(CURDIR)/$(PY)" "$(CURDIR)/notebooks/run.py" explain \
@@ -70,4 +84,4 @@ $(READY): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help figures test notebooks explain explain-usage lab gpu lock clean
+.PHONY: help figures check test notebooks data explain explain-usage lab gpu lock clean

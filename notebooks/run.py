@@ -1,8 +1,9 @@
 """Runs the notebooks in this folder with papermill, in the environment of this interpreter.
 
-    python notebooks/run.py figures                  every notebook; figures go to figures/
+    python notebooks/run.py figures                  every notebook, into runs/figures/
     python notebooks/run.py figures 03 --set p=0.3   one, with another parameter, into runs/
-    python notebooks/run.py refresh                  also replace the notebooks' stored outputs
+    python notebooks/run.py refresh                  replace stored outputs and figures/ as well
+    python notebooks/run.py data 05                  measure the tables of data/ anew (long)
     python notebooks/run.py explain --image photo.jpg --caption "a dog on a sofa"
 
 Each notebook gets a kernel process of its own, which starts in this folder.
@@ -19,9 +20,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import gallery
 import nbformat
 import papermill
 from ipykernel.kernelspec import write_kernel_spec
+
+from fixlip.files import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = "00_quickstart"
@@ -123,10 +127,8 @@ def execute(
         if executed.is_file():  # a failed run is kept too: it shows the traceback in its place
             result = nbformat.read(executed, as_version=4)
             normalise(result)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.part")  # whole or not at all
-            nbformat.write(result, part)
-            part.replace(target)
+            with whole(target) as file:
+                file.write(f"{nbformat.writes(result)}\n".encode())
     return error and error.splitlines()[0]
 
 
@@ -226,17 +228,44 @@ def explain(options: argparse.Namespace) -> list[str]:
 
 
 def run_chosen(options: argparse.Namespace) -> list[str]:
-    """Run the notebooks asked for: copies go to runs/notebooks, figures to figures/."""
+    """Run the notebooks named into runs/; `refresh` takes outputs and figures over."""
     sources, refresh = find(options.names), options.command == "refresh"
     if options.set:
         if len(sources) != 1 or refresh:
             raise ValueError("--set goes with one notebook, and with figures only")
         return run_apart(sources[0], sources[0].stem, options.set, options.timeout)
-    copies, folder = ROOT / "runs" / "notebooks", ROOT / "figures"
+    copies, committed = ROOT / "runs" / "notebooks", ROOT / "figures"
+    folder = committed if refresh else ROOT / "runs" / "figures"
     failed = run(sources, copies, figures=folder, in_place=refresh, timeout=options.timeout)
-    print(
-        f"figures are in {folder}, executed notebooks in {sources[0].parent if refresh else copies}"
-    )
+    if refresh:
+        print(f"figures are in {folder}, executed notebooks in {sources[0].parent}")
+        return failed
+    page = gallery.write_page(folder, find([]), f"../{copies.name}")
+    print(f"all figures: {page}; executed notebooks are in {copies}")
+    made = [name for path in sources for name in gallery.places(nbformat.read(path, 4))]
+    print(gallery.compare(folder, committed, made))
+    return failed
+
+
+def measure(options: argparse.Namespace) -> list[str]:
+    """Run notebooks with recompute=True, and put the tables that they measure into data/."""
+    sources = [
+        path
+        for path in find(options.names)
+        if "recompute" in parameters(nbformat.read(path, as_version=4))
+    ]
+    if not sources:
+        raise ValueError("none of these notebooks has a parameter recompute: nothing to measure")
+    failed, folder = [], ROOT / "runs" / "data"
+    for source in sources:
+        with tempfile.TemporaryDirectory() as figures:
+            values = {"recompute": True}
+            error = run([source], folder, figures=Path(figures), values=values, timeout=None)
+            for path in sorted(Path(figures).glob("data/*.json")) if not error else ():
+                with whole(ROOT / "data" / path.name) as file:
+                    file.write(path.read_bytes())
+                print(f"    data/{path.name}")
+        failed += error
     return failed
 
 
@@ -244,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and return the exit status."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("command", choices=["figures", "refresh", "explain"])
+    parser.add_argument("command", choices=["figures", "refresh", "data", "explain"])
     parser.add_argument("names", nargs="*", help="notebooks, or how their names begin; default all")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="set a parameter")
     parser.add_argument("--timeout", type=int, default=3600, help="seconds that a cell may take")
@@ -252,7 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", default="", help="for explain")
     options = parser.parse_args(arguments)
     try:
-        return 1 if (explain if options.command == "explain" else run_chosen)(options) else 0
+        todo = {"explain": explain, "data": measure}.get(options.command, run_chosen)
+        return 1 if todo(options) else 0
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -166,6 +166,20 @@ def test_make_explain_says_what_is_missing(stub, given):
     assert done.stdout == ""
 
 
+def test_make_check_leaves_out_what_is_slow(stub):
+    done = make("check", cwd=stub)
+    assert done.returncode == 0
+    assert done.stdout.split("-m\npytest\n")[1].splitlines() == [
+        "-n",
+        "2",
+        "-m",
+        "not slow and not notebook",
+        "tests",
+    ]
+    done = make("test", "WORKERS=3", cwd=stub)
+    assert done.stdout.endswith("-m\npytest\n-n\n3\n")
+
+
 def test_make_refuses_an_old_python_in_one_line(stub):
     (stub / ".venv" / ".ready").unlink()
     old = stub / "python3.9"
@@ -180,4 +194,4 @@ def test_make_refuses_an_old_python_in_one_line(stub):
 def test_make_alone_lists_the_targets(stub):
     listed = {line.split()[1] for line in make(cwd=stub).stdout.splitlines() if line[:5] == "make "}
     targets = set(re.findall(r"^([a-z]+):.*##", MAKEFILE, flags=re.MULTILINE))
-    assert listed == targets >= {"help", "figures", "test", "explain", "lab", "lock", "clean"}
+    assert listed == targets >= {"help", "figures", "check", "test", "explain", "lab", "clean"}

@@ -6,13 +6,16 @@ import re
 import sys
 from pathlib import Path
 
+import gallery
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import run
+from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from fixlip import paths
+from fixlip import paths, plots
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -181,6 +184,7 @@ def folder(tmp_path, monkeypatch):
     return clone
 
 
+@pytest.mark.slow
 def test_run_goes_on_after_a_failure(folder, capsys):
     before = {path.name: path.read_bytes() for path in folder.glob("notebooks/*")}
     assert run.main(["figures", "01", "02_fine"]) == 1
@@ -191,20 +195,23 @@ def test_run_goes_on_after_a_failure(folder, capsys):
     copy = nbformat.read(folder / "runs" / "notebooks" / "02_fine.ipynb", as_version=4)
     assert copy.cells[2].outputs[0].text == "a dog\ndemo False\n"
     assert faults(copy) == []
-    # the kernel is this interpreter, and its figures belong to this checkout
-    assert (folder / "figures" / "made.txt").read_text() == sys.executable
-    assert not list(folder.glob("**/*.part"))
+    # the kernel is this interpreter, and nothing that is committed has changed
+    assert (folder / "runs" / "figures" / "made.txt").read_text() == sys.executable
+    assert not (folder / "figures").exists() and not list(folder.glob("**/*.part"))
 
 
+@pytest.mark.slow
 def test_refreshing_in_place_twice_changes_nothing(folder):
     path = folder / "notebooks" / "02_fine.ipynb"
     assert run.main(["refresh", "02"]) == 0
     once = path.read_bytes()
+    assert (folder / "figures" / "made.txt").is_file()
     assert faults(nbformat.read(path, as_version=4)) == []
     assert run.main(["refresh", "02"]) == 0
     assert path.read_bytes() == once
 
 
+@pytest.mark.slow
 def test_explain_passes_any_words_on(folder, capsys):
     caption = """a "red" star's {5}$ — 星\n\\n=%"""
     (folder / "été photo.jpg").touch()
@@ -227,6 +234,7 @@ def test_explain_passes_any_words_on(folder, capsys):
         (["figures", "01", "--set", "masks=many"], "expected masks=value with a value like 4"),
         (["figures", "--set", "masks=8"], "--set goes with one notebook"),
         (["figures", "07"], "no notebook called 07; there are 00_quickstart, 01_broken, 02_fine"),
+        (["data", "02"], "none of these notebooks has a parameter recompute"),
         (["explain", "--image=", "--caption=a"], "explain needs both"),
         (["explain", "--image=no.jpg", "--caption=a"], "there is no image"),
         (["explain", "--image=pyproject.toml", "--caption=a", "--pretrained=x"], "pretrained"),
@@ -267,3 +275,81 @@ def test_output_follows_the_environment(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path / "elsewhere"))
     assert paths.output("b.pdf") == tmp_path / "elsewhere" / "b.pdf"
     assert (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.slow
+def test_data_is_measured_anew_and_put_in_its_place(folder):
+    (folder / "data").mkdir()
+    measure = (
+        "from fixlip.paths import output\n"
+        "output('data/table.json').write_text(str(recompute))\n"
+        "output('figure.json').write_text('')"
+    )
+    content = notebook("recompute: bool = False", measure)
+    nbformat.write(content, folder / "notebooks" / "03_long.ipynb")
+    assert run.main(["data"]) == 0
+    assert [p.name for p in (folder / "data").iterdir()] == ["table.json"]
+    assert (folder / "data" / "table.json").read_text() == "True"
+    assert [p.name for p in (folder / "runs" / "data").iterdir()] == ["03_long.ipynb"]
+
+
+# --- the page of figures, and how far they are from the committed ones ----------------------------
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Folders of new and of committed figures, and a function that draws into one of them."""
+
+    def draw(folder, name, y, **options):
+        monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path / folder))
+        figure = Figure()
+        figure.subplots().plot(range(len(y)), y)
+        figure.axes[0].set_title("a < b")
+        plots.save(figure, name, **options)
+
+    return tmp_path / "new", tmp_path / "old", draw
+
+
+def test_new_numbers_are_compared_with_the_committed_ones(drawn):
+    new, old, draw = drawn
+    for name, was, now in (
+        ("same", [1.0, 3.0], [1.0, 3.0]),
+        ("moved", [1.0, 3.0], [1.0, 3.02]),  # by a hundredth of its range
+        ("flat", [2.0, 2.0], [2.0, 2.02]),  # no range: of its size
+        ("longer", [1.0, 3.0], [1.0, 2.0, 3.0]),
+        ("holes", [1.0, 3.0], [1.0, np.nan]),
+    ):
+        draw("old", name, was)
+        draw("new", name, now)
+    draw("new", "unknown", [1.0, 2.0])
+    draw("old", "gone", [1.0, 2.0])
+    draw("new", "seconds", [1.0, 2.0], compare=False)
+    names = ["same", "moved", "flat", "longer", "holes", "unknown", "gone", "seconds"]
+    line = gallery.compare(new, old, names)
+    assert "numbers of 3 figures against the committed ones" in line and "\n" not in line
+    assert "largest difference 0.01 of an array's range" in line and "median 0.01" in line
+    assert "2 missing (unknown, gone); 2 of another shape (longer, holes)" in line
+    assert line.endswith("1 of times left out")
+    assert gallery.compare(new, old, ["same"]).endswith("0 missing; 0 of another shape")
+
+
+def test_the_page_holds_every_figure_with_its_notebook_and_its_text(drawn, tmp_path):
+    new, _, draw = drawn
+    for name in ("one", "two"):
+        draw("new", name, [1.0, 2.0])
+    content = notebook("a: int = 1", 'plots.save(fig, "one")', 'plots.save(fig, "never made")')
+    content.cells.insert(2, new_markdown_cell("Some text.\n\n## Errors & bars"))
+    nbformat.write(content, tmp_path / "03_x.ipynb")
+    page = gallery.write_page(new, [tmp_path / "03_x.ipynb"], "../notebooks").read_text()
+    assert page.count("<img ") == 1 and 'src="data:image/png;base64,' in page
+    assert 'alt="a &lt; b"' in page and "Errors &amp; bars" in page
+    assert '<h2>A title</h2>\n<p><a href="../notebooks/03_x.ipynb">03_x</a>' in page
+    assert "src=" not in page.replace('src="data:', "")  # self-contained
+
+
+def test_every_committed_figure_is_saved_by_a_notebook():
+    saved = {
+        name for path in NOTEBOOKS for name in gallery.places(nbformat.read(path, as_version=4))
+    }
+    assert {path.stem for path in (ROOT / "figures").glob("*.png")} == saved
+    assert saved == {path.stem for path in (ROOT / "figures").glob("*.pdf")}

@@ -63,6 +63,7 @@ def test_paths_exist_and_targets_are_known():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+@pytest.mark.slow
 def test_the_example_runs(monkeypatch, tmp_path):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
     scene = root() / "data/scenes/val/000000000209.png"

@@ -1,18 +1,23 @@
-"""Rehearsal: every encoder of the paper, small and untrained, goes through every notebook.
+"""Rehearsal: the encoders of the paper, small and untrained, go through the notebooks.
 
 The encoders have the paper's image sizes, patches, pooling, tokenizers and preprocessing, in two
-narrow blocks per tower, so that the first run with real weights meets nothing new. Every notebook
-runs with the encoder of each family that has the fewest patches, the quickstart with all seven.
+narrow blocks per tower, so that the first run with real weights meets nothing new. The quickstart
+runs with all seven; every other notebook with one, the encoder with the fewest patches of a family,
+where the families take turns. With FIXLIP_REHEARSE=all in the environment every notebook runs with
+every encoder, which takes some five times as long.
 """
 
 import functools
+import itertools
 import json
 import linecache
 import os
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import run
 import timm
@@ -22,6 +27,7 @@ from safetensors.torch import save_file
 from fixlip import plots
 from fixlip.encoders.loading import preparation_of
 from fixlip.paths import output, root
+from fixlip.studies import study
 
 NOTEBOOKS = {path.stem: path for path in sorted((root() / "notebooks").glob("*.ipynb"))}
 TOKENIZERS = {"CLIP": None, "SigLIP": "siglip1", "SigLIP-2": "siglip2"}  # None: open_clip brings it
@@ -51,6 +57,19 @@ SMALL = {
     | {"joint": 128, "samples": 32, "steps": 5},
     "08_compare_models": {"models": EACH, "masks": [64, 64], "steps": 5, "mosaics": 2, "pairs": 2}
     | {"fresh": 64},
+}
+
+# Of every notebook, the tables that it reads from data/, and the columns that name their rows;
+# without any, what made the table is too long to be repeated.
+TABLES = {
+    "02_estimator_variance": {"02_coverage": [], "02_patches": [], "02_models": []},
+    "05_faithfulness": {"05_faithfulness": ["id", "method", "distribution"]},
+    "06_insertion_deletion": {"06_curves": ["way", "method", "id"], "06_optima": []},
+    "07_pointing_game": {"07_pointing": ["id", "method", "objects"], "07_joint": []},
+    "08_compare_models": {
+        "08_pointing": ["id", "model", "method", "objects"],
+        "08_pairs": ["id", "what", "model", "other"],
+    },
 }
 
 
@@ -107,19 +126,17 @@ def small_folder(tmp_path_factory, tokenizer_folder):
     return write
 
 
-def combinations():
-    """Notebook, family and encoder of every run; a notebook without one encoder runs once.
-
-    With FIXLIP_REHEARSE=all every encoder goes through every notebook, which takes twice as long.
-    """
-    everything = os.environ.get("FIXLIP_REHEARSE") == "all"
+def combinations(everything: bool = os.environ.get("FIXLIP_REHEARSE") == "all"):
+    """Notebook, family and encoder of every run; a notebook without one encoder runs once."""
+    pairs = [(family, name) for family, names in ENCODERS.items() for name in names]
+    turns = itertools.cycle((family, names[0]) for family, names in ENCODERS.items())
     for stem in NOTEBOOKS:
         if "model" not in SMALL.get(stem, {"model": MODEL}):
             yield stem, None, None
-            continue
-        for family, names in ENCODERS.items():
-            for name in names if everything or stem == "00_quickstart" else names[:1]:
-                yield stem, family, name
+        elif everything or stem == "00_quickstart":
+            yield from ((stem, *pair) for pair in pairs)
+        else:
+            yield stem, *next(turns)
 
 
 def fill(value, model, each):
@@ -133,7 +150,7 @@ def fill(value, model, each):
 def quick_figures(monkeypatch):
     """Figures in few pixels and one format."""
 
-    def save(figure, name):
+    def save(figure, name, compare=True):
         figure.savefig(output(f"{name}.png"), dpi=20)
 
     monkeypatch.setattr(plots, "save", save)
@@ -159,7 +176,7 @@ def execute(stem: str, values: dict) -> dict:
     return variables
 
 
-@pytest.mark.slow
+@pytest.mark.notebook
 @pytest.mark.filterwarnings("ignore")  # so few masks are warned of, rightly
 @pytest.mark.parametrize("stem,family,name", [*combinations()])
 def test_the_code_runs_with_every_family(
@@ -179,18 +196,72 @@ def test_the_code_runs_with_every_family(
         assert model.endswith(variables["encoder"].name.removeprefix("local-dir:"))
 
 
+class LookedAtError(Exception):
+    """All tables of a notebook have been looked at."""
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("stem", [stem for stem in TABLES if any(TABLES[stem].values())])
+def test_the_tables_in_data_are_what_the_notebooks_measure(stem, monkeypatch):
+    """Settings are the notebook's defaults, and the first pair has the rows that it has today."""
+    left = dict(TABLES[stem])
+
+    def look(name, compute, *, settings, command, recompute):
+        kept = json.loads((root() / "data" / f"{name}.json").read_text())
+        again = f"data/{name}.json is old: {command}"
+        assert kept["settings"] == json.loads(json.dumps(settings)), again
+        kept = pd.DataFrame(kept["rows"], columns=kept["columns"])
+        if keys := left.pop(name):
+            compare(compute(), kept, keys, again)
+        if not left:
+            raise LookedAtError
+        return kept
+
+    monkeypatch.setattr("fixlip.data.measured.measured", look)
+    monkeypatch.setattr("fixlip.studies.study", lambda f, items, **o: study(f, items[:1], **o))
+    monkeypatch.chdir(NOTEBOOKS[stem].parent)
+    with pytest.raises(LookedAtError):
+        execute(stem, {})
+
+
+def compare(found, kept, keys, message):
+    """Numbers of the same rows are the same to a hundredth of their column's size."""
+    both = found.merge(kept, on=keys, suffixes=("", " kept"), validate="one_to_one")
+    assert len(both) == len(found) > 0, message
+    for column in set(found) - set(keys):
+        a, b = (np.stack(both[c].map(np.asarray).tolist()) for c in (column, f"{column} kept"))
+        a, b = a.astype(float), b.astype(float)
+        size = np.nanmax(np.abs(b), initial=0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.01 * size, err_msg=f"{column}; {message}")
+
+
+def test_every_table_in_data_belongs_to_a_notebook():
+    named = {name for tables in TABLES.values() for name in tables} | {"estimators"}
+    assert {path.stem for path in (root() / "data").glob("*.json")} == named
+
+
 def test_every_notebook_has_its_small_parameters():
     assert set(SMALL) == set(NOTEBOOKS)
     for stem, values in SMALL.items():
         run.check(nbformat.read(NOTEBOOKS[stem], as_version=4), list(values))
 
 
-def test_every_encoder_is_rehearsed_and_every_notebook_with_every_family():
-    runs = list(combinations())
-    assert {name for *_, name in runs} - {None} == {name for of in ENCODERS.values() for name in of}
+def test_every_encoder_and_every_notebook_is_rehearsed():
+    runs, everything = [*combinations(everything=False)], [*combinations(everything=True)]
+    encoders = {name for names in ENCODERS.values() for name in names}
+    with_model = {stem for stem, values in SMALL.items() if "model" in values}
+    assert {name for stem, _, name in runs if stem == "00_quickstart"} == encoders
+    others = [run for run in runs if run[0] != "00_quickstart"]
+    assert sorted(stem for stem, *_ in others) == sorted(set(NOTEBOOKS) - {"00_quickstart"})
+    assert {family for _, family, _ in others} - {None} == set(ENCODERS)
+    assert {(stem, name) for stem, _, name in everything if name} == {
+        (stem, name) for stem in with_model for name in encoders
+    }
+    assert set(runs) <= set(everything)
+
+
+def test_parameters_for_encoders_are_filled_in():
     for stem, values in SMALL.items():
-        families = {family for other, family, _ in runs if other == stem}
-        assert families == (set(ENCODERS) if "model" in values else {None})
         notebook = nbformat.read(NOTEBOOKS[stem], as_version=4)
         asked = {"model", "models"} & set(run.parameters(notebook))
         assert asked <= set(values), f"{stem} has a parameter for encoders: fill it in"

@@ -1,5 +1,19 @@
 """Pictures of explanations, one panel per function."""
 
-from fixlip.plots.panels import bars, colourbar, graph, heatmap, patches, picture, save
+from fixlip.plots.drawn import as_json, numbers
+from fixlip.plots.panels import COLOURS, bars, colourbar, graph, heatmap, patches, picture
+from fixlip.plots.saving import describe, save
 
-__all__ = ["bars", "colourbar", "graph", "heatmap", "patches", "picture", "save"]
+__all__ = [
+    "COLOURS",
+    "as_json",
+    "bars",
+    "colourbar",
+    "describe",
+    "graph",
+    "heatmap",
+    "numbers",
+    "patches",
+    "picture",
+    "save",
+]

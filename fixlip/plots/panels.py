@@ -14,11 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from fixlip.explanation import Explanation, Player
-from fixlip.paths import output
 
 COLOURS = "RdBu_r"
 
@@ -218,12 +216,6 @@ def colourbar(limit: float, ax: Axes | Sequence[Axes], *, label: str = "interact
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel().tolist()
     scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
     return axes[0].figure.colorbar(scale, ax=axes, label=label, shrink=0.75)
-
-
-def save(figure: Figure, name: str) -> None:
-    """Write a figure as ``name``.png and ``name``.pdf where `fixlip.paths.output` says."""
-    for ending in ("png", "pdf"):
-        figure.savefig(output(f"{name}.{ending}"), dpi=144)
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -189,6 +189,7 @@ def test_an_unknown_name_is_refused():
         evaluate("no-such-model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_model_reaches_its_accuracy(name):
     """On a small sample; evaluation.json beside the weights has the full table."""

@@ -53,6 +53,7 @@ def architectures(monkeypatch):
     return importlib.import_module("architectures")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MASKED)
 def test_one_of_every_family_is_masked_as_defined(architectures, name):
     row = architectures.examine(name)

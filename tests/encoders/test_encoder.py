@@ -173,6 +173,7 @@ def test_the_last_block_runs_for_the_tokens_that_are_read(make, noise, kind, tok
         assert seen == [(5, whole)] * (len(blocks) - 1) + [(5, last or whole)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vit_pe_core_tiny_patch16_384", "vitamin_small_224"])
 def test_other_timm_towers_are_exact(tiny_model, tokenizer_folder, noise, tower):
     size = int(tower[-3:])
@@ -219,6 +220,7 @@ def test_real_models_are_exact(name, tokenizer_folder, noise, monkeypatch):
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in REAL if "SigLIP" in name])
 def test_siglip_architectures_of_two_layers_are_exact(name, tokenizer_folder, noise, monkeypatch):
     """As above in a fraction of the time, and with weights that make masks matter."""

@@ -163,6 +163,7 @@ def test_finite_differences(make, noise, kind):
 # --- completeness -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind,most", [("clip", 80), ("siglip", 40)])
 def test_all_interactions_sum_to_the_corners(make, noise, kind, most):
     image, text = sides(make(kind), noise)
@@ -246,6 +247,7 @@ def test_groups_are_the_sums_of_their_tokens(make, noise):
     np.testing.assert_allclose(words.first[1], tokens.first[1:].sum(0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["forward", "reverse"])
 def test_batches_do_not_matter(make, noise, method):
     for side in sides(make("siglip"), noise):

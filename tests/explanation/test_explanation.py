@@ -143,6 +143,7 @@ def test_a_failed_save_leaves_the_old_file(explanation, tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_shapiq_reads_the_same_terms(explanation):
     pytest.importorskip("shapiq")
     values = explanation.to_shapiq()

@@ -134,6 +134,7 @@ def test_faith_shapley_is_the_constrained_least_squares_fit(n, order):
     assert explanation.value(Z)[-1] == pytest.approx(values[-1], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_shapiq_agrees():
     shapiq = pytest.importorskip("shapiq")
     values = exact.game_values(fixlip.Game(Smooth(4, seed=1), Smooth(3, seed=2)))

@@ -183,6 +183,7 @@ def test_the_difference_is_an_explanation():
     assert difference(a, replace(b, deviations=None)).deviations is None
 
 
+@pytest.mark.slow
 def test_intervals_of_differences_cover_the_truth():
     """The same game with other masks differs by its 95 % interval in about 5 % of the terms."""
     outside = []
@@ -215,6 +216,7 @@ def test_rank_correlation_is_spearmans(part):
     assert itself.value > 1 - 1e-9
 
 
+@pytest.mark.slow
 def test_the_error_of_a_rank_correlation_is_that_of_repetitions():
     fixed = explained(3, 4, masks=4095, seed=99, model=4)
     found = [rank_correlation(explained(3, 4, masks=96, seed=s), fixed) for s in range(16)]

@@ -9,25 +9,11 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from toy_explanations import make
 
 from fixlip import plots
 from fixlip.explanation import Explanation
 from fixlip.plots import panels
-
-
-def make(*, words=("a", "red", "star"), grid=(2, 3), picture=True):
-    rng = np.random.default_rng(1)
-    n_image, n = grid[0] * grid[1], grid[0] * grid[1] + len(words)
-    e2 = np.triu(rng.normal(size=(n, n)), 1)
-    return Explanation(
-        e0=1.0,
-        e1=rng.normal(size=n),
-        e2=e2 + e2.T,
-        players=(*(f"({r},{c})" for r in range(grid[0]) for c in range(grid[1])), *words),
-        n_image=n_image,
-        info={"image": {"kind": "image", "grid": list(grid), "owner": list(range(n_image))}},
-        picture=rng.integers(0, 256, (20, 30, 3), dtype=np.uint8) if picture else None,
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -96,12 +82,3 @@ def test_an_explanation_of_nothing_can_be_drawn():
     empty = Explanation(0.0, 0 * empty.e1, 0 * empty.e2, empty.players, 6, info=empty.info)
     for ax in (plots.heatmap(empty, "star"), plots.graph(empty), plots.bars(empty)):
         ax.figure.canvas.draw()
-
-
-def test_figures_are_written_where_outputs_go(tmp_path, monkeypatch):
-    monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path))
-    ax = plots.heatmap(make(), "star")
-    plots.colourbar(1.0, ax)
-    plots.save(ax.figure, "map")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.pdf", "map.png"]
-    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")

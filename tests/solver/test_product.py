@@ -257,6 +257,7 @@ def test_a_file_with_parts_that_do_not_fit_is_named(tmp_path):
         Explanation.load(path)
 
 
+@pytest.mark.slow
 def test_shapiq_gets_the_order_2_part():
     pytest.importorskip("shapiq")
     e = solve(*swept(), order="product")
@@ -268,6 +269,7 @@ def test_shapiq_gets_the_order_2_part():
 # --- error bars ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampling", "p", "text_masks"),  # 16 masks list the text side; 60 of 6 players are drawn
     [("independent", 0.5, 16), ("antithetic", 0.4, 60)],

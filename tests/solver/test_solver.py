@@ -149,11 +149,18 @@ def test_too_few_masks_for_least_squares_are_warned_about():
         solve(sweep(Smooth(20, seed=1), masks=repeated), text, ridge=0)
 
 
+@pytest.fixture(scope="module")
+def many_players():
+    """A side with 24 players, the other side, and the first one's pairs from 30,000 masks."""
+    side, text = Smooth(24, seed=1), sweep(Smooth(4, seed=2), masks=16)
+    many = sweep(side, masks=30_000, seed=9)
+    return side, text, solve(many, text, ridge=0, errors=False).e2[:24, :24]
+
+
 @pytest.mark.parametrize("m", [300, 330, 600])  # 301 unknowns
 @pytest.mark.parametrize("sampling", ["antithetic", "independent"])
-def test_ridge_beats_least_squares_where_masks_are_few(m, sampling):
-    side, text = Smooth(24, seed=1), sweep(Smooth(4, seed=2), masks=16)
-    truth = solve(sweep(side, masks=30_000, seed=9), text, ridge=0).e2[:24, :24]
+def test_ridge_beats_least_squares_where_masks_are_few(m, sampling, many_players):
+    side, text, truth = many_players
 
     def error(ridge):
         with warnings.catch_warnings():
@@ -268,6 +275,7 @@ def spread_and_claim(sampling, p, text_masks, repeats=60):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     (
         "sampling",
@@ -281,6 +289,7 @@ def test_standard_errors_are_as_large_as_the_spread_of_repeated_estimates(sampli
     assert all(0.85 < ratio < 1.3 for ratio in ratios.values()), ratios
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "least"), [(60, 0.8), (400, 0.9)])
 def test_intervals_cover_the_truth_where_ridge_has_to_fill_in(m, least):
     # 20 players have 190 pairs; without what the penalty took, coverage is .2 and .8
