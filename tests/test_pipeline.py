@@ -61,7 +61,7 @@ def test_the_report_of_the_budget_is_saved_and_printed_only_on_demand(encoder, t
     options = {"masks": "auto", "tolerance": 0.5, "image_players": "3x3"}
     found = fixlip.explain(encoder, IMAGE, CAPTION, progress=True, **options)
     assert "image and 128 text masks (rounds: 1), " in capsys.readouterr().err
-    assert fixlip.Explanation.load(found.save(tmp_path / "e.npz")).info == found.info
+    assert fixlip.Explanation.load(found.save(tmp_path / "e.safetensors")).info == found.info
     fixlip.explain(encoder, IMAGE, CAPTION, progress=False, **options)
     assert capsys.readouterr().err == ""
 

@@ -7,7 +7,7 @@ from devices import on_every_device
 from toy_games import Smooth
 
 import fixlip
-from fixlip.sampler import grow
+from fixlip.budget.grow import grow
 
 
 class OnDevice(Smooth):

@@ -134,6 +134,7 @@ def test_a_map_of_model_sides_has_a_grid_and_survives_a_file(tmp_path):
 # --- fitted sides ----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*masks do not determine")
 @pytest.mark.parametrize("ridge", [0, "auto"])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(("p", "masks"), [(0.5, 100), (0.3, 40), (0.7, 2**9)])

@@ -469,7 +469,7 @@ def test_all_of_fixlip_counts_but_for_its_views(tmp_path):
         return fingerprints.digest(files | {name: files[name].replace(old, new)})
 
     assert first == changed("solver/fit.py", b"\n\n\n", b"\n\n\n\n# a comment\n\n")
-    assert first == changed("solver/fit.py", b'"""One side', b'"""Of one side')
+    assert first == changed("solver/fit.py", b'"""From one', b'"""Out of one')
     assert first != changed("explainers/lime.py", b" + ", b" - ")
     assert first != fingerprints.digest(files | {"new.py": b""})
     for name in ("plots/panels.py", "pages/page.py", "cli.py", "metrics/studies.py"):
