@@ -67,9 +67,9 @@ def fit(
     design = Design(swept.sample, swept.embeddings, swept.info.get("kind", "side"))
     everyone = torch.arange(design.n)
     some = everyone if among is None else torch.as_tensor(among, dtype=torch.long)
-    vectors = Problem(design, some, some[:0], ridge, design.E)
+    vectors = Problem(design, some, some[:0], ridge, design.sketch)
     own = vectors if order == 1 and among is None else None
-    own = own or Problem(design, everyone, some[: len(some) * (order == 2)], ridge, design.E)
+    own = own or Problem(design, everyone, some[: len(some) * (order == 2)], ridge, design.sketch)
     origin, first, _ = vectors.terms(design.E)
     return Factor(
         first=first,

@@ -17,6 +17,7 @@ from fixlip.solver.leastsquares import Columns, LeastSquares
 
 MIN_MASKS_PER_TERM = 4  # below that, first-order terms are penalised as well
 PRIOR_ROWS = 512  # rows on which two priors are compared
+TARGETS = 128  # most columns of an embedding by which a penalty is chosen
 MIN_STRENGTH = 0.01  # least squared slope of a player, relative to the mean
 
 
@@ -59,6 +60,18 @@ class Design:
             and torch.equal(sample.masks[0::2], ~sample.masks[1::2])
             and torch.equal(sample.weights[0::2], sample.weights[1::2])
         )
+
+    @cached_property
+    def sketch(self) -> torch.Tensor:
+        """E, (m, D), or TARGETS random sums of its columns, which have its squares on average.
+
+        A penalty is chosen by squares summed over all targets, and such sums hardly vary.
+        """
+        D = self.E.shape[1]
+        if D <= TARGETS:
+            return self.E
+        signs = torch.randint(2, (D, TARGETS), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+        return self.E @ (signs.to(self.E) / TARGETS**0.5)
 
     @cached_property
     def strength(self) -> torch.Tensor:

@@ -312,8 +312,8 @@ def test_errors_are_taken_off_squares_and_put_on_where_a_penalty_shrinks(
 ):
     """Close to the truth on average, and closer than the bare squares, which err both ways.
 
-    Of a dozen seeds the mean under a penalty varies by 7 % of the truth, so more of them count. With
-    one penalty for the whole embedding it is 13 % above the truth, and the bare squares 22 % below.
+    Of a dozen seeds the mean under a penalty varies by 7 % of the truth, so more of them count:
+    with 96 it is 13 % above the truth, and the bare squares are 22 % below.
     """
     truth, _ = literal_variance(Picture(3, 4), Words(), (0.5, 0.5))
     truth = truth["image x image"]
