@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fixlip import renamed
+
 _PUBLIC = {
     "Advice": "budget",
     "Encoder": "encoders",
@@ -32,11 +34,13 @@ _PUBLIC = {
 }
 __all__ = list(_PUBLIC)
 
+renamed.RenamedModules.install()
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: the core does without open_clip."""
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'fixlip' has no attribute {name!r}")
+        renamed.attributes("fixlip")(name)
     value = getattr(importlib.import_module(f"fixlip.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fixlip import renamed
 from fixlip.budget import MAX_MASKS, sweep_to_tolerance
 from fixlip.checks import per_side
 from fixlip.explanation import Explanation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fixlip.encoders import Encoder
 
 
+@renamed.keywords(method="sampling")
 def explain(
     encoder: Encoder,
     image: Image | np.ndarray | str | PathLike,

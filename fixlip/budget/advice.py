@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from fixlip import renamed
 from fixlip.budget.grow import grow
 from fixlip.budget.variance import (
     SAMPLED,
@@ -99,6 +100,7 @@ class Advice:
         return "\n".join([*lines, *self.notes])
 
 
+@renamed.keywords(method="sampling")
 def advise(
     image: Side | Sweep,
     text: Side | Sweep,

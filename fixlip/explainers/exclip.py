@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fixlip import renamed
 from fixlip.explainers.integrated import VARIANTS, Line, Side
 from fixlip.solver import Factor
 
@@ -37,6 +38,7 @@ class Corners(NamedTuple):
         return self.inputs - self.image_reference - self.text_reference + self.references
 
 
+@renamed.keywords(method="mode")
 def factor(
     side: Side,
     *,
@@ -138,3 +140,6 @@ def corners(
         for side, reference in zip((image_side, text_side), references, strict=True)
     )
     return Corners(*(scale * float(x @ y) for x, y in ((a, b), (r_a, b), (a, r_b), (r_a, r_b))))
+
+
+__getattr__ = renamed.attributes(__name__)

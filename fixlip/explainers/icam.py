@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fixlip import renamed
 from fixlip.explainers.integrated import Line, Side
 from fixlip.solver import Factor
 
 
+@renamed.keywords(method="mode")
 def factor(
     side: Side,
     *,
@@ -37,3 +39,6 @@ def factor(
     """
     line = Line(side, layer, "vectors", normalise=normalise)
     return line.factor("icam", steps=1, mode=mode, memory=memory)
+
+
+__getattr__ = renamed.attributes(__name__)

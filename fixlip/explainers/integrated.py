@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from fixlip import renamed
 from fixlip.checks import number, one_of, whole
 from fixlip.encoders.opened import Tower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
@@ -172,3 +173,6 @@ def _reference(side: Side, reference: str, padding: int, seed: int) -> torch.Ten
     if reference == "padding":
         empty = [*empty[:start], *[pad] * padding, *empty[start:]][: len(empty)]
     return torch.tensor([empty], device=side.ids.device)
+
+
+__getattr__ = renamed.attributes(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import normalize
 
+from fixlip import renamed
 from fixlip.checks import one_of
 from fixlip.encoders.opened import Tower
 from fixlip.encoders.sides import ImageSide, TextSide
@@ -70,3 +71,6 @@ def factor(
         special_names=tower.special_names,
         ends=side.embed(empty_and_full(side.n)),
     )
+
+
+__getattr__ = renamed.attributes(__name__)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fixlip import renamed
 from fixlip.checks import one_of, per_side
 from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm, lime
 from fixlip.explanation import Explanation
@@ -40,6 +41,7 @@ METHODS = (
 Cache = dict[tuple, Sweep | Factor]
 
 
+@renamed.keywords(halves="cache")
 def explain_all(
     image_side: ImageSide,
     text_side: TextSide,

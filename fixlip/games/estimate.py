@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from fixlip import renamed
 from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, warn
 from fixlip.explanation import Explanation
 from fixlip.games import exact
@@ -19,6 +20,7 @@ from fixlip.sampler import MaskSample, draw, enumerate_masks, shapley_masks
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
 
 
+@renamed.keywords(method="sampling")
 def estimate(
     game: Callable,
     *,

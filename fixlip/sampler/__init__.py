@@ -1,5 +1,6 @@
 """What is asked: masks and their weights, and the sweep of one side under them."""
 
+from fixlip import renamed
 from fixlip.sampler.distinct import distinct, shapley_masks, split_budget
 from fixlip.sampler.masks import (
     MaskSample,
@@ -13,3 +14,5 @@ from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, pair_scale, sweep
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]
 __all__ += ["enumerate_masks", "joint_masks", "pair_scale", "shapley_masks", "side_seeds"]
 __all__ += ["split_budget", "sweep"]
+
+__getattr__ = renamed.attributes(__name__)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from fixlip import renamed
 from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, out_of_memory, warn, whole
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
@@ -40,6 +41,7 @@ class Side(Protocol):
         """Embed masks (m, n), bool, True = kept, as (m, D)."""
 
 
+@renamed.keywords(method="sampling")
 def draw(
     n: int, masks: int, *, p: float = 0.5, seed: int = 0, sampling: str = "antithetic"
 ) -> MaskSample:
@@ -109,6 +111,7 @@ class Sweep:
         return self.sample.n
 
 
+@renamed.keywords(method="sampling")
 def sweep(
     side: Side,
     *,
