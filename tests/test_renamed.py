@@ -74,6 +74,6 @@ def test_other_names_are_missing_as_usual():
     for module in (fixlip, fixlip.sampler, exclip):
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             module.nothing  # noqa: B018
-    with pytest.raises(ModuleNotFoundError, match="No module named 'fixlip.nothing'"):
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'fixlip\.nothing'"):
         importlib.import_module("fixlip.nothing")
     assert not hasattr(fixlip, "nothing")
