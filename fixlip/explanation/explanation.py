@@ -247,9 +247,7 @@ class Explanation:
             From an Explanation to a number or an array: ``stderr_of(Explanation.attributions)``.
         """
         if self.deviations is None:
-            raise ValueError(
-                "this explanation was made without error bars: solve(..., errors=True)"
-            )
+            raise ValueError("this explanation has no error bars: solve(..., errors=True)")
         here = np.asarray(quantity(self), float)
         total = np.zeros_like(here)
         for row in range(len(self.deviations)):
@@ -285,20 +283,10 @@ class Explanation:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Explanation:
         """Make an explanation of what `arrays` and the text of a file hold."""
-        e0, empty_value, grand_value = arrays["scalars"].tolist()
-        return cls(
-            e0=e0,
-            e1=arrays["e1"],
-            e2=arrays["e2"],
-            players=tuple(about["players"]),
-            n_image=about["n_image"],
-            p=tuple(about["p"]),
-            empty_value=empty_value,
-            grand_value=grand_value,
-            info=about["info"],
-            picture=arrays.get("picture"),
-            deviations=arrays.get("deviations"),
-        )
+        kept = {name: arrays.get(name) for name in ("e1", "e2", "picture", "deviations")}
+        kept |= zip(("e0", "empty_value", "grand_value"), arrays["scalars"].tolist(), strict=True)
+        kept |= {"players": tuple(about["players"]), "p": tuple(about["p"])}
+        return cls(**kept, n_image=about["n_image"], info=about["info"])
 
     @staticmethod
     def load(path: str | os.PathLike) -> Explanation:

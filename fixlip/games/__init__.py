@@ -2,6 +2,6 @@
 
 from fixlip.games import exact
 from fixlip.games.estimate import estimate
-from fixlip.games.game import Game, ask, count_players
+from fixlip.games.game import Game, ask, count_players, joint_masks
 
-__all__ = ["Game", "ask", "count_players", "estimate", "exact"]
+__all__ = ["Game", "ask", "count_players", "estimate", "exact", "joint_masks"]

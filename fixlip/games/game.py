@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from fixlip.checks import boolean_masks
-from fixlip.sampler import Side, pair_scale
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, per_side, probability
+from fixlip.sampler import Side, bernoulli, enumerate_masks, pair_scale, side_seeds
+from fixlip.sampler.masks import check_counts
 from fixlip.sampler.sweep import embed_masks
 
 
@@ -73,6 +74,44 @@ class Game:
             )
         )  # (m, D) each
         return self.scale * (image * text).sum(1) + self.bias
+
+
+def joint_masks(
+    n_image: int, n_text: int, m: int, *, p: float | tuple[float, float] = 0.5, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks of both sides together, in which every player is kept independently.
+
+    Parameters
+    ----------
+    n_image, n_text, m : int
+        Players of the two sides, and masks. Where m suffices for all of them, all are listed.
+    p : float or (float, float)
+        Probability of keeping a player; one for both sides, or image and text.
+    seed : int
+        The same seed gives the same masks.
+
+    Returns
+    -------
+    masks : torch.Tensor, (m, n_I + n_T), bool
+        Image players first. Drawn masks may repeat.
+    weights : torch.Tensor, (m,), float64
+        1/m each; of listed masks, their probabilities.
+
+    Examples
+    --------
+    >>> masks, weights = joint_masks(1, 1, 4, p=(0.5, 0.75))
+    >>> masks.int().tolist(), weights.tolist()
+    ([[0, 0], [1, 0], [0, 1], [1, 1]], [0.125, 0.125, 0.375, 0.375])
+    """
+    n, keep = n_image + n_text, [probability(q) for q in per_side("p", p)]
+    check_counts(n, m)
+    if n <= MAX_ENUMERATED and m >= 2**n:
+        masks = enumerate_masks(n).masks
+        q = np.repeat(keep, [n_image, n_text])  # (n,)
+        return masks, torch.from_numpy(np.where(masks.numpy(), q, 1 - q).prod(1))
+    sides = zip((n_image, n_text), keep, side_seeds(seed), strict=True)
+    drawn = [bernoulli(k, m, p=q, seed=s, antithetic=False).masks for k, q, s in sides if k]
+    return torch.cat(drawn, 1), torch.full((m,), 1 / m, dtype=torch.float64)
 
 
 def count_players(game: Callable, n: int | None = None) -> int:

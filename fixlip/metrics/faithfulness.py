@@ -17,11 +17,10 @@ from scipy.stats import kendalltau, spearmanr
 
 from fixlip.checks import one_of, probability, warn
 from fixlip.explanation import Explanation
-from fixlip.games.game import ask
+from fixlip.games.game import ask, joint_masks
 from fixlip.sampler import (
     MaskSample,
     distinct,
-    joint_masks,
     shapley_masks,
 )
 from fixlip.sampler.masks import check_counts, empty_and_full

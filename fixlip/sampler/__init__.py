@@ -6,13 +6,12 @@ from fixlip.sampler.masks import (
     MaskSample,
     bernoulli,
     enumerate_masks,
-    joint_masks,
     side_seeds,
 )
 from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, pair_scale, sweep
 
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]
-__all__ += ["enumerate_masks", "joint_masks", "pair_scale", "shapley_masks", "side_seeds"]
+__all__ += ["enumerate_masks", "pair_scale", "shapley_masks", "side_seeds"]
 __all__ += ["split_budget", "sweep"]
 
 __getattr__ = renamed.attributes(__name__)

@@ -118,11 +118,6 @@ class Problem:
         ridge = 0.0 if ridge == "auto" and design.exact else ridge
         pairs = len(among) * (len(among) - 1) // 2
         terms = 1 + len(singles) + pairs
-        if ridge == 0 and design.m < terms:
-            warn(
-                f"{design.kind}: {design.m} masks do not determine {terms} terms; plain least "
-                "squares gives the smallest of many solutions. Use more masks or ridge='auto'."
-            )
         # where masks are few, first-order terms are penalised as well
         few = design.m < MIN_MASKS_PER_TERM * (len(singles) + 1)
         self.penalises_first = ridge == "auto" and few
@@ -131,11 +126,13 @@ class Problem:
             self.scale = self._likelier_scale(Y)
         self.parts = self._factorise(self.scale)
         open_terms = sum(part.undetermined for part in self.parts)
-        if ridge == 0 and design.m >= terms and open_terms:
+        if ridge == 0 and (design.m < terms or open_terms):
+            which = f"{design.kind}: {design.m} masks do not determine {terms} terms"
+            if design.m >= terms:
+                which = f"{design.kind}: masks leave {open_terms} of {pairs} pair terms undetermined"
             warn(
-                f"{design.kind}: the masks leave {open_terms} of {pairs} pair terms undetermined; "
-                "plain least squares gives the smallest of many solutions. Use more masks or "
-                "ridge='auto'."
+                f"{which}; plain least squares gives the smallest of many solutions. Use more "
+                "masks or ridge='auto'."
             )
         self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
         if ridge == "auto":

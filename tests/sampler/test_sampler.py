@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from fixlip.budget.grow import grow
+from fixlip.games import joint_masks
 from fixlip.sampler import (
     MaskSample,
     bernoulli,
     distinct,
     draw,
     enumerate_masks,
-    joint_masks,
     split_budget,
     sweep,
 )
