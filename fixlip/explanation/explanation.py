@@ -247,7 +247,7 @@ class Explanation:
             From an Explanation to a number or an array: ``stderr_of(Explanation.attributions)``.
         """
         if self.deviations is None:
-            raise ValueError("this explanation has no error bars: solve(..., errors=True)")
+            raise ValueError("this explanation was made without error bars: solve(errors=True)")
         here = np.asarray(quantity(self), float)
         total = np.zeros_like(here)
         for row in range(len(self.deviations)):

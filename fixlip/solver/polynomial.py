@@ -129,7 +129,7 @@ class Problem:
         if ridge == 0 and (design.m < terms or open_terms):
             which = f"{design.kind}: {design.m} masks do not determine {terms} terms"
             if design.m >= terms:
-                which = f"{design.kind}: masks leave {open_terms} of {pairs} pair terms undetermined"
+                which = f"{design.kind}: masks leave {open_terms} of {pairs} pairs undetermined"
             warn(
                 f"{which}; plain least squares gives the smallest of many solutions. Use more "
                 "masks or ridge='auto'."
