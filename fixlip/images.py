@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fixlip.checks import warn
 
 
 def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
@@ -70,7 +71,7 @@ def _to_rgb(image: Image.Image, what: str) -> Image.Image:
     if 0 in image.size:
         raise ValueError(f"{what} has no pixels: its size is {image.size}")
     if getattr(image, "is_animated", False):
-        warnings.warn(f"{what} is animated; its first frame is used", stacklevel=5)
+        warn(f"{what} is animated; its first frame is used")
         image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":

@@ -19,6 +19,7 @@ GROUND = {"checks", "files", "images", "paths", "demo", "renamed"}
 EXPLAINING = {"budget", "checks", "encoders", "explanation", "games", "paths", "sampler", "solver"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
+    "images": {"checks"},
     "sampler": {"checks"},
     "explanation": {"checks", "files"},
     "encoders": {"checks", "images", "sampler"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from fixlip.budget.variance import (
     ratio,
     seconds_of,
 )
-from fixlip.checks import per_side, probability
+from fixlip.checks import per_side, probability, warn
 from fixlip.sampler import Side, Sweep, side_seeds, sweep
 from fixlip.sampler.masks import check_counts
 
@@ -199,14 +198,13 @@ def advise(
         seconds = spread.time_for((tolerance * spread.size) ** 2, costs)
     masks = spread.split(seconds, costs)
     if spread.nothing:
-        warnings.warn(NOTHING, stacklevel=2)
+        warn(NOTHING)
         masks = spread.least
     taken = seconds_of(masks, costs)
     if not spread.nothing and taken > seconds * (1 + 1e-9):
-        warnings.warn(
+        warn(
             f"{seconds:.3g} seconds are too short: {masks[0]:,} image and {masks[1]:,} text masks, "
-            f"the fewest that carry a fit, take {taken:.3g} seconds",
-            stacklevel=2,
+            f"the fewest that carry a fit, take {taken:.3g} seconds"
         )
     paper = spread.paper_split(taken, costs)
     notes = []
@@ -294,17 +292,16 @@ def sweep_to_tolerance(
     while True:
         spread = Spread.of(*swept, sampling=sampling, scale=1.0, keep=True)
         if spread.nothing:
-            warnings.warn(NOTHING, stacklevel=3)
+            warn(NOTHING)
             break
         if spread.relative <= tolerance:
             break
         masks = _next(spread, tolerance, tuple(side.cost for side in sides), most)
         if masks == spread.masks:
-            warnings.warn(
+            warn(
                 f"the interactions' error is {spread.relative:.2g} of their size and not "
                 f"{tolerance:g}: {masks[0]:,} image and {masks[1]:,} text masks are all that "
-                f"max_masks={max_masks:,} allows. Raise max_masks, or play with coarser players",
-                stacklevel=3,
+                f"max_masks={max_masks:,} allows. Raise max_masks, or play with coarser players"
             )
             break
         swept = [

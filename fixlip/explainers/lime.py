@@ -6,12 +6,11 @@ phi(z_a, z_b) = z_a' W z_b + c on masks z_a (n_I,) and z_b (n_T,), and W is the 
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
 
-from fixlip.checks import number, one_of, whole
+from fixlip.checks import number, one_of, warn, whole
 from fixlip.explanation import Explanation
 from fixlip.sampler import Side, bernoulli, pair_scale, side_seeds
 from fixlip.sampler.masks import empty_and_full
@@ -178,11 +177,10 @@ def fit_exactly(data: Samples, weight_decay: float) -> tuple[torch.Tensor, float
     one, none = torch.ones_like(design[:, :1]), design[:, :0]
     problem = LeastSquares(one, Columns(design, none), weight / weight.sum())
     if weight_decay == 0 and problem.undetermined:
-        warnings.warn(
+        warn(
             f"{len(design)} samples leave {problem.undetermined} of {design.shape[1]} interactions "
             "undetermined; the smallest of many solutions is taken. Use more samples, or a "
-            "weight_decay above 0.",
-            stacklevel=3,
+            "weight_decay above 0."
         )
     # the mean over samples, as a sum with weights of sum 1
     c, V = problem.solve(score[:, None], weight_decay / 2 / float(weight.mean()))
