@@ -17,7 +17,7 @@ from fixlip.budget.grow import grow
 from fixlip.budget.variance import (
     SAMPLED,
     Counts,
-    Spread,
+    VarianceComponents,
     all_masks,
     least_masks,
     ratio,
@@ -60,7 +60,7 @@ class Advice:
         Predictions count, instead of m, the masks left over after the fit, and no variance of a
         side that is listed in full.
     paper_masks, paper_error : (int, int), float
-        The paper's split (`fixlip.split_budget`) at equal time, and its expected error.
+        The paper's split (`fixlip.sampler.split_budget`) at equal time, and its expected error.
     players : (int, int)
     notes : tuple of str
         What to know about these numbers of masks.
@@ -192,44 +192,44 @@ def advise(
         check_counts(side.n, masks)
         masks = max(masks, least_masks(side.n, probability(q)))
         swept.append(_pilot(timed[-1], masks, q, s, sampling, batch_size, progress))
-    spread = Spread.of(*swept, sampling=sampling, scale=scale)
+    components = VarianceComponents.of(*swept, sampling=sampling, scale=scale)
     costs = tuple(side.cost for side in timed) if costs is None else tuple(map(float, costs))
     if tolerance is not None:
-        seconds = spread.time_for((tolerance * spread.size) ** 2, costs)
-    masks = spread.split(seconds, costs)
-    if spread.nothing:
+        seconds = components.time_for((tolerance * components.rms_interaction) ** 2, costs)
+    masks = components.split(seconds, costs)
+    if components.no_interaction:
         warn(NOTHING)
-        masks = spread.least
+        masks = components.min_masks
     taken = seconds_of(masks, costs)
-    if not spread.nothing and taken > seconds * (1 + 1e-9):
+    if not components.no_interaction and taken > seconds * (1 + 1e-9):
         warn(
             f"{seconds:.3g} seconds are too short: {masks[0]:,} image and {masks[1]:,} text masks, "
             f"the fewest that carry a fit, take {taken:.3g} seconds"
         )
-    paper = spread.paper_split(taken, costs)
+    paper = components.paper_split(taken, costs)
     notes = []
-    if spread.relative >= 1 and not spread.nothing:
+    if components.relative >= 1 and not components.no_interaction:
         notes.append(
             "The pilot does not tell the interactions from zero: take a larger one to be sure of "
             "their size."
         )
-    for name, n, m in zip(("image", "text"), spread.players, masks, strict=True):
+    for name, n, m in zip(("image", "text"), components.players, masks, strict=True):
         if m < 1 + n * (n + 1) // 2 and m < all_masks(n):
             notes.append(
                 f"Pairs within the {name} have {n * (n - 1) // 2} terms, and {m:,} masks leave "
                 "some of them to the ridge penalty."
             )
     return Advice(
-        masks,
-        math.sqrt(spread.variance(*masks)),
-        spread.size,
-        taken,
-        costs,
-        (spread.from_image, spread.from_text, spread.s2),
-        paper,
-        math.sqrt(spread.variance(*paper)),
-        spread.players,
-        tuple(notes),
+        masks=masks,
+        error=math.sqrt(components.variance(*masks)),
+        size=components.rms_interaction,
+        seconds=taken,
+        costs=costs,
+        components=(components.zeta_image, components.zeta_text, components.s2),
+        paper_masks=paper,
+        paper_error=math.sqrt(components.variance(*paper)),
+        players=components.players,
+        notes=tuple(notes),
     )
 
 
@@ -290,16 +290,16 @@ def sweep_to_tolerance(
     ]
     rounds = 1
     while True:
-        spread = Spread.of(*swept, sampling=sampling, scale=1.0, keep=True)
-        if spread.nothing:
+        components = VarianceComponents.of(*swept, sampling=sampling, scale=1.0, keep=True)
+        if components.no_interaction:
             warn(NOTHING)
             break
-        if spread.relative <= tolerance:
+        if components.relative <= tolerance:
             break
-        masks = _next(spread, tolerance, tuple(side.cost for side in sides), most)
-        if masks == spread.masks:
+        masks = _next(components, tolerance, tuple(side.cost for side in sides), most)
+        if masks == components.masks:
             warn(
-                f"the interactions' error is {spread.relative:.2g} of their size and not "
+                f"the interactions' error is {components.relative:.2g} of their size and not "
                 f"{tolerance:g}: {masks[0]:,} image and {masks[1]:,} text masks are all that "
                 f"max_masks={max_masks:,} allows. Raise max_masks, or play with coarser players"
             )
@@ -311,27 +311,29 @@ def sweep_to_tolerance(
         rounds += 1
     report = {
         "tolerance": float(tolerance),
-        "error": spread.relative,
+        "error": components.relative,
         "rounds": rounds,
-        "masks": list(spread.masks),
+        "masks": list(components.masks),
         "seconds": [side.seconds for side in sides],
     }
     if progress or (progress is None and sys.stderr.isatty()):
         tqdm.write(
-            f"{spread.masks[0]:,} image and {spread.masks[1]:,} text masks (rounds: {rounds}), "
-            f"{sum(report['seconds']):.3g} s: error {spread.relative:.2g} of the interactions",
+            f"{swept[0].sample.m:,} image and {swept[1].sample.m:,} text masks (rounds: {rounds}), "
+            f"{sum(report['seconds']):.3g} s: error {components.relative:.2g} of the interactions",
             file=sys.stderr,
         )
     return *swept, report
 
 
-def _next(spread: Spread, tolerance: float, costs: tuple[float, float], most: int) -> Counts:
+def _next(
+    components: VarianceComponents, tolerance: float, costs: tuple[float, float], most: int
+) -> Counts:
     """Masks of the next round: what the tolerance is expected to need, within bounds."""
     # a little more than needed: an estimate just short of the tolerance costs a whole round
-    wanted = spread.time_for(0.95 * (tolerance * spread.size) ** 2, costs, most)
-    spent = seconds_of(spread.masks, costs)
-    target = spread.split(min(max(wanted, 1.25 * spent), 4 * spent), costs, most)
-    return tuple(max(m, min(t, 4 * m)) for m, t in zip(spread.masks, target, strict=True))
+    wanted = components.time_for(0.95 * (tolerance * components.rms_interaction) ** 2, costs, most)
+    spent = seconds_of(components.masks, costs)
+    target = components.split(min(max(wanted, 1.25 * spent), 4 * spent), costs, most)
+    return tuple(max(m, min(t, 4 * m)) for m, t in zip(components.masks, target, strict=True))
 
 
 class _Timed:

@@ -30,7 +30,7 @@ Counts = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Spread:
+class VarianceComponents:
     """How the variance of the interactions depends on the numbers of masks, from two sweeps.
 
     Variances are means over all image-text pairs, of one mask a side.
@@ -38,14 +38,14 @@ class Spread:
 
     players: Counts
     masks: Counts  # of the sweeps it was estimated from
-    least: Counts
-    used: Counts  # masks that the fit itself uses up
-    from_image: float  # zeta_I
-    from_text: float  # zeta_T
-    from_both: float  # s2 - zeta_I - zeta_T
-    size: float  # RMS interaction, corrected for its error
+    min_masks: Counts
+    fit_masks: Counts  # masks that the fit itself uses up
+    zeta_image: float  # zeta_I
+    zeta_text: float  # zeta_T
+    zeta_both: float  # s2 - zeta_I - zeta_T
+    rms_interaction: float  # RMS interaction, corrected for its error
     relative: float  # the sweeps' own RMS standard error over the size, at most 1
-    nothing: bool  # no interaction beyond rounding errors
+    no_interaction: bool  # no interaction beyond rounding errors
 
     @classmethod
     def of(
@@ -56,7 +56,7 @@ class Spread:
         sampling: str = "antithetic",
         scale: float | None = None,
         keep: bool = False,
-    ) -> Spread:
+    ) -> VarianceComponents:
         """Estimate from two sweeps, as the standard errors of `fixlip.solve` are.
 
         ``sampling`` says how masks would be drawn of a side that a sweep has listed in full; with
@@ -75,45 +75,45 @@ class Spread:
         M_I, M_T = J_I.T @ J_I, J_T.T @ J_T  # (D, D)
         S_T, M_T = S_T.to(S_I), M_T.to(M_I)
         unit = scale**2 / (image.n * text.n)
-        squares, from_image, from_text, both = (
+        squares, zeta_image, zeta_text, both = (
             unit * float((a * b).sum()) for a, b in ((M_I, M_T), (S_I, M_T), (M_I, S_T), (S_I, S_T))
         )
         ends = [float(s.ends.double().norm(dim=1).max()) for s in (image, text)]
         rounding = 10 * torch.finfo(image.embeddings.dtype).eps * abs(scale) * math.prod(ends)
         # counts `both` twice, to be careful, as stderr does
-        error = now_I * from_image + now_T * from_text
+        error = now_I * zeta_image + now_T * zeta_text
         size = max(squares - error, error)
         return cls(
             players=(image.n, text.n),
             masks=(image.sample.m, text.sample.m),
-            least=tuple(
+            min_masks=tuple(
                 s.sample.m
                 if keep and s.sample.sampling == "enumerated"
                 else least_masks(s.n, s.sample.p)
                 for s in (image, text)
             ),
-            used=(used_I, used_T),
+            fit_masks=(used_I, used_T),
             # slopes of a pilot vary: what they add to the other side's share is taken out again
-            from_image=max(from_image - now_T * both, 0.0),
-            from_text=max(from_text - now_I * both, 0.0),
-            from_both=both,
-            size=math.sqrt(size),
+            zeta_image=max(zeta_image - now_T * both, 0.0),
+            zeta_text=max(zeta_text - now_I * both, 0.0),
+            zeta_both=both,
+            rms_interaction=math.sqrt(size),
             relative=ratio(math.sqrt(error), math.sqrt(size)),
-            nothing=math.sqrt(squares) <= rounding,
+            no_interaction=math.sqrt(squares) <= rounding,
         )
 
     @property
     def s2(self) -> float:
         """Variance by one mask of the image and one of the text."""
-        return self.from_image + self.from_text + self.from_both
+        return self.zeta_image + self.zeta_text + self.zeta_both
 
     def variance(self, image: np.ndarray | int, text: np.ndarray | int) -> np.ndarray:
         """Expected mean variance of the interactions for numbers of masks."""
         one, two = (
             np.where(np.asarray(m) >= all_masks(n), 0.0, 1 / _left(np.asarray(m, float), used))
-            for m, n, used in zip((image, text), self.players, self.used, strict=True)
+            for m, n, used in zip((image, text), self.players, self.fit_masks, strict=True)
         )
-        return self.from_image * one + self.from_text * two + self.from_both * one * two
+        return self.zeta_image * one + self.zeta_text * two + self.zeta_both * one * two
 
     def split(self, seconds: float, costs: tuple[float, float], most: float = math.inf) -> Counts:
         """The masks of least variance for a time; the fewest possible if the time is too short."""
@@ -123,7 +123,7 @@ class Spread:
 
         def whole(side: int, masks: np.ndarray) -> np.ndarray:
             even = np.floor(masks / 2 + 1e-9) * 2
-            return np.clip(even, self.least[side], caps[side])
+            return np.clip(even, self.min_masks[side], caps[side])
 
         image = whole(0, share * left / costs[0])
         text = whole(1, (left - costs[0] * image) / costs[1])
@@ -131,7 +131,7 @@ class Spread:
         price = costs[0] * image + costs[1] * text
         ok = price <= left * (1 + 1e-9)
         if not ok.any():
-            return self.least
+            return self.min_masks
         best = np.lexsort((price[ok], self.variance(image[ok], text[ok])))[0]
         return int(image[ok][best]), int(text[ok][best])
 
@@ -139,8 +139,8 @@ class Spread:
         self, variance: float, costs: tuple[float, float], most: float = math.inf
     ) -> float:
         """The shortest time that brings the variance down to a value, or as far as it goes."""
-        low = high = seconds_of(self.least, costs)
-        masks = self.least
+        low = high = seconds_of(self.min_masks, costs)
+        masks = self.min_masks
         while self.variance(*masks) > variance:
             low, high = high, 2 * high
             before, masks = masks, self.split(high, costs, most)

@@ -12,7 +12,7 @@ from toy_games import Smooth, all_masks
 
 import fixlip
 from fixlip.budget import sweep_to_tolerance
-from fixlip.budget.variance import Spread, least_masks
+from fixlip.budget.variance import VarianceComponents, least_masks
 from fixlip.sampler import MaskSample, side_seeds
 
 COSTS = (1e-3, 1e-3)
@@ -86,9 +86,11 @@ def test_the_pilot_has_the_error_bars_of_the_explanation():
         explanation = fixlip.solve(*swept, scale=2.0)
         error = np.square(explanation.stderr.e2[:12, 12:]).mean()
         size = np.square(explanation.cross).mean() - error
-        spread = Spread.of(*swept, scale=2.0)
-        assert spread.relative * spread.size == pytest.approx(error**0.5, rel=1e-5)
-        assert spread.size == pytest.approx(size**0.5, rel=1e-5)
+        components = VarianceComponents.of(*swept, scale=2.0)
+        assert components.relative * components.rms_interaction == pytest.approx(
+            error**0.5, rel=1e-5
+        )
+        assert components.rms_interaction == pytest.approx(size**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize(("p", "sampling"), [(0.5, "antithetic"), (0.4, "independent")])
@@ -127,7 +129,7 @@ def test_the_components_are_those_of_a_two_sample_statistic():
     np.testing.assert_allclose(found, expected, rtol=0.15)
     a, b = 1000, 800  # not all of 1,024, and many next to the 11 terms of the fit
     theorem = ((b - 1) * found[0] + (a - 1) * found[1] + found[2]) / (a * b)
-    assert Spread.of(*swept).variance(a, b) == pytest.approx(theorem, rel=0.03)
+    assert VarianceComponents.of(*swept).variance(a, b) == pytest.approx(theorem, rel=0.03)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3])
