@@ -381,7 +381,7 @@ def measure(item):
 """
 
 
-@pytest.mark.parametrize("place", ["<string>", "/somewhere/ipykernel_1/2.py", "<ipython-input-3-4>"])
+@pytest.mark.parametrize("place", ["<string>", "/x/ipykernel_1/2.py", "<ipython-input-3-4>"])
 def test_the_file_of_a_notebook_cell_does_not_count_and_its_code_does(place):
     def run(text, file):
         names = {"__name__": "__main__", "dataclasses": dataclasses, "collections": collections}
