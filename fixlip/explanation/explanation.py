@@ -7,6 +7,7 @@ row by row, then the text players. Numbers are float64 numpy arrays in units of 
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -54,8 +55,8 @@ class Explanation:
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
         (groups, 1 + n + n (n - 1) / 2), float32: what each group of masks adds to e0, e1 and the
-        pairs i < j, the image's groups first; then, in draws, what ridge penalties may have taken.
-        Their squares sum to the variance; no rows: no error.
+        pairs i < j, the image's groups first; then, in draws, the bias of ridge penalties. Their
+        squares sum to the variance; no rows: no error.
     """
 
     e0: float
@@ -132,10 +133,10 @@ class Explanation:
         return self.e1 + self.e2 @ self.keep_probability
 
     def first_order(self) -> Explanation:
-        """The `attributions` as an explanation of its own, without pair terms.
+        """The fit of order 1 to this explanation: the `attributions`, and no pair terms.
 
-        The fit of order 1 to this explanation: the best one under the same p (for Shapley
-        interactions, the one that is exact where everything is removed). Error bars go with it.
+        The best one under the same p (for Shapley interactions, the one that is exact where
+        everything is removed). Error bars go with it.
 
         Examples
         --------
@@ -156,18 +157,15 @@ class Explanation:
         if rows is not None:
             d0, d1 = reduced(unflatten(rows.astype(float), self.n))
             rows = flatten(d0, d1, np.zeros((len(d0), self.n, self.n))).astype(np.float32)
-        kept = {f.name: getattr(self, f.name) for f in fields(Explanation)}
-        terms = {"e0": float(e0), "e1": e1, "e2": 0 * self.e2, "deviations": rows}
-        return Explanation(**kept | terms)
+        same = {f.name: getattr(self, f.name) for f in fields(Explanation)}
+        new = {"e0": float(e0), "e1": e1, "e2": 0 * self.e2, "deviations": rows}
+        return Explanation(**same | new)
 
     def given(self, player: Player | Sequence[Player]) -> np.ndarray:
-        """Interactions of one player (or the sum over several) with the players of the other side.
+        """Interactions of a player (or the sum over several) with the players of the other side.
 
-        Parameters
-        ----------
-        player : int, str or a sequence of them
-            A word gives a map over the image players (n_I,), a patch gives scores for the words
-            (n_T,). Names that stand for several players need the index instead.
+        A word gives a map over the image players (n_I,), a patch gives scores of the words (n_T,).
+        Names that stand for several players need the index instead.
         """
         index = self.indices(player)
         of_text = {i >= self.n_image for i in index}
@@ -200,9 +198,8 @@ class Explanation:
         """Spread values of the image players (n_I,) over the image's patches, (rows, columns)."""
         info = self.info.get(side, {})
         if "grid" not in info:
-            raise ValueError(
-                f"the {side} side has no patch grid: {info.get('kind', 'unknown side')}"
-            )
+            kind = info.get("kind", "unknown side")
+            raise ValueError(f"the {side} side has no patch grid: {kind}")
         return np.asarray(values)[np.array(info["owner"])].reshape(info["grid"])
 
     def strongest(self, count: int = 10, *, cross: bool = False) -> list[tuple[int, int, float]]:
@@ -215,9 +212,8 @@ class Explanation:
         return [(int(i[o]), int(j[o]), float(self.e2[i[o], j[o]])) for o in order]
 
     def __repr__(self) -> str:
-        name = (
-            self.info.get("image", self.info.get("text", {})).get("model", {}).get("name", "game")
-        )
+        side = self.info.get("image", self.info.get("text", {}))
+        name = side.get("model", {}).get("name", "game")
         return (
             f"{type(self).__name__}({name}: {self.n_image} image + {self.n_text} text players, "
             f"p={self.p[0]:g}/{self.p[1]:g}, e0={self.e0:.4g}, value {self.empty_value:.4g} empty, "
@@ -239,12 +235,9 @@ class Explanation:
         return unflatten(np.sqrt(np.square(self.deviations.astype(float)).sum(0)), self.n)
 
     def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
-        """Standard error of anything computed from the terms, by the same groups of masks.
+        """Standard error of anything computed from the terms: a number, or an array of any shape.
 
-        Parameters
-        ----------
-        quantity : callable
-            From an Explanation to a number or an array: ``stderr_of(Explanation.attributions)``.
+        For example ``stderr_of(Explanation.attributions)``; by the same rows as `stderr`.
         """
         if self.deviations is None:
             raise ValueError("this explanation was made without error bars: solve(errors=True)")
@@ -292,16 +285,9 @@ class Explanation:
     def load(path: str | os.PathLike) -> Explanation:
         """Read what `save` wrote: of a product explanation, a `ProductExplanation`.
 
-        Raises
-        ------
-        FileNotFoundError
-            Where there is no file.
-        ValueError
-            For a truncated file, or one that holds no explanation.
+        Raises FileNotFoundError where there is no file, and ValueError for a truncated one or one
+        that holds no explanation.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no explanation at {path}")
         try:
             arrays, about = read_arrays(path)
             if about["format"] != FORMAT:
@@ -310,6 +296,8 @@ class Explanation:
             if not room.startswith("fixlip."):
                 raise ValueError(f"its class is {about['class']!r}")
             return getattr(importlib.import_module(room), name).from_arrays(arrays, about)
+        except FileNotFoundError:
+            raise
         except Exception as error:
             raise ValueError(
                 f"{path} is not a whole explanation file: {error}; write it again with "
@@ -321,18 +309,16 @@ class Explanation:
     def to_shapiq(self) -> InteractionValues:
         """The same terms as shapiq's InteractionValues (needs the optional package shapiq).
 
-        Labelled "FSII" where the index is Shapley's, else "FBII", which is p = .5 on both sides:
-        shapiq has no weighted Banzhaf index, so other p keep their p in this object only. Of a
-        product explanation these are the terms up to second order.
+        Labelled "FSII" where the index is Shapley's, else "FBII": shapiq has no weighted Banzhaf
+        index, so a p other than .5 stays in this object only. Orders above the second stay as well.
         """
         try:
             from shapiq import InteractionValues
         except ImportError:
             raise ImportError("to_shapiq needs shapiq: pip install 'fixlip[shapiq]'") from None
-        i, j = np.triu_indices(self.n, 1)
-        keys = [(), *((int(a),) for a in range(self.n)), *zip(i.tolist(), j.tolist(), strict=True)]
+        keys = [key for size in range(3) for key in itertools.combinations(range(self.n), size)]
         return InteractionValues(
-            values=np.concatenate([[self.e0], self.e1, self.e2[i, j]]),
+            values=flatten(np.array(self.e0), self.e1, self.e2),
             index="FSII" if self.info.get("fit", {}).get("index") == "shapley" else "FBII",
             max_order=2,
             n_players=self.n,
@@ -351,7 +337,7 @@ class Explanation:
         players: Sequence[str] | None = None,
         p: tuple[float, float] = (0.5, 0.5),
     ) -> Explanation:
-        """Take over the terms of order 0 to 2 of shapiq's InteractionValues; missing ones are 0."""
+        """Take over shapiq's InteractionValues of up to second order; missing terms are 0."""
         n = values.n_players
         terms = np.zeros(()), np.zeros(n), np.zeros((n, n))  # one array per order
         for key, position in values.interaction_lookup.items():

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
-from fixlip.checks import MAX_ENUMERATED
+from fixlip.checks import MAX_ENUMERATED, one_of, whole
 from fixlip.explanation import Explanation, Player
 
 ALL_STARTS = 100  # up to so many players, greedy starts from every one
@@ -99,8 +99,7 @@ def starting_players(explanation: Explanation, k: int = 19) -> list[int]:
     ----------
     The code of Baniecki et al., NeurIPS 2025, where k = 19.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k must be a whole number of 1 or more, got {k!r}")
+    whole("k", k)
     _check(explanation)
     lists = [
         np.argsort(key, kind="stable")[:k]
@@ -233,11 +232,9 @@ def optimum(
     """
     _check(explanation)
     n = explanation.n
-    whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
-    if not whole or not 1 <= size <= n:
-        raise ValueError(f"size must be a whole number from 1 to {n}, got {size!r}")
-    if sense not in ("most", "least"):
-        raise ValueError(f'sense must be "most" or "least", got {sense!r}')
+    if whole("size", size) > n:
+        raise ValueError(f"size must be at most {n}, the number of players, got {size!r}")
+    one_of("sense", sense, ("most", "least"))
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds!r}")
     sign = 1.0 if sense == "most" else -1.0

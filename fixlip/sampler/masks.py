@@ -1,7 +1,7 @@
-"""Masks and the weights with which they stand for the product measure.
+"""Masks of players, and weights with which they stand for the product measure.
 
-A *mask* is a boolean row, True = kept. A sample of masks stands for the product measure under
-which every player is kept independently with probability ``p``.
+A mask is a boolean row, True = kept. Under the product measure every player is kept independently
+with probability ``p``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fixlip.checks import MAX_ENUMERATED, boolean_masks, probability, whole
 
 @dataclass(frozen=True, eq=False)
 class MaskSample:
-    """Masks and the weights with which they stand for the product measure.
+    """Masks with weights, which together stand for the product measure.
 
     Attributes
     ----------
@@ -76,9 +76,9 @@ def bernoulli(
     """Draw m masks in which every player is kept independently with probability p.
 
     Antithetic masks come in pairs made from the same uniforms u and 1 - u: complements at p = .5,
-    and as different as p allows elsewhere. Each mask alone has the same law as before, so
-    estimates stay unbiased; at p = .5 even-order terms cancel out of first-order estimates
-    exactly, and odd-order terms out of second-order ones.
+    and as different as p allows elsewhere. Each mask alone has the same distribution, so estimates
+    stay unbiased; at p = .5 even-order terms cancel out of first-order estimates exactly, and
+    odd-order terms out of second-order ones.
 
     Parameters
     ----------
@@ -117,12 +117,8 @@ def bernoulli(
 def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
     """List all 2**n masks with their probabilities under the product measure: no sampling error.
 
-    Row r keeps player i where bit i of r is set, so row 0 is empty and the last row is full.
-
-    Raises
-    ------
-    ValueError
-        For more than MAX_ENUMERATED players.
+    Row r keeps player i where bit i of r is set, so row 0 is empty and the last row is full. For at
+    most MAX_ENUMERATED players.
     """
     check_counts(n, 1)
     p = probability(p)

@@ -1,8 +1,4 @@
-"""One side under many masks: the Side that answers, and the Sweep of its embeddings.
-
-A *sweep* is one side's sample of masks together with the embedding that the encoder gave for each
-of them. This file knows no model: a side is anything with ``n``, ``names`` and ``embed(masks)``.
-"""
+"""One side under many masks: the Side that embeds them, and the Sweep of its embeddings."""
 
 from __future__ import annotations
 
@@ -51,7 +47,7 @@ def draw(
     ----------
     n, masks : int
         Players, and budget.
-    p, seed
+    p, seed : float, int
         As in `bernoulli`.
     sampling : {"antithetic", "independent", "distinct", "distinct-reference"}
         `bernoulli` with and without pairs; `distinct` with the weighting "mass" or "reference".
@@ -60,17 +56,15 @@ def draw(
     one_of("sampling", sampling, SAMPLINGS)
     if n <= MAX_ENUMERATED and masks >= 2**n:
         return enumerate_masks(n, p=p)
-    match sampling:
-        case "antithetic" | "independent":
-            return bernoulli(n, masks, p=p, seed=seed, antithetic=sampling == "antithetic")
-        case "distinct":
-            return distinct(n, masks, p=p, seed=seed)
-    return distinct(n, masks, p=p, seed=seed, weighting="reference")
+    if sampling in ("antithetic", "independent"):
+        return bernoulli(n, masks, p=p, seed=seed, antithetic=sampling == "antithetic")
+    weighting = "mass" if sampling == "distinct" else "reference"
+    return distinct(n, masks, p=p, seed=seed, weighting=weighting)
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One side's masks, their weights, and the embeddings the encoder gave for them.
+    """One side's masks with the embedding that the encoder gave for each of them.
 
     Attributes
     ----------
@@ -145,10 +139,6 @@ def sweep(
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
 
-    Returns
-    -------
-    Sweep
-
     Raises
     ------
     ValueError
@@ -174,11 +164,7 @@ def sweep(
 
 
 def embed_masks(
-    side: Side,
-    masks: torch.Tensor,
-    *,
-    batch_size: int | None = None,
-    progress: bool | None = None,
+    side: Side, masks: torch.Tensor, *, batch_size: int | None = None, progress: bool | None = None
 ) -> torch.Tensor:
     """Embed masks (m, n) as (m, D), every distinct mask once, in batches that fit in memory."""
     boolean_masks(masks, side.n)
@@ -220,13 +206,7 @@ def _next_batch(left: int, size: int) -> int:
 def pair_scale(
     image_info: dict, text_info: dict, *, scale: float | None = None, bias: float | None = None
 ) -> tuple[float, float]:
-    """Scale and bias of the game of two sides, after checking that one model made them both.
-
-    Raises
-    ------
-    ValueError
-        Where the sides name different models.
-    """
+    """Scale and bias of the game of two sides; an error where different models made them."""
     models = [info.get("model", {}) for info in (image_info, text_info)]
     prints = [model.get("fingerprint") for model in models]
     if prints[0] != prints[1]:

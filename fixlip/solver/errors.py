@@ -37,7 +37,7 @@ DRAWS = 32  # draws from the prior from which the bias of a penalty is simulated
 
 
 class Fitted(Protocol):
-    """What must be known of a side: a `fixlip.Factor` in short."""
+    """What is needed of a `fixlip.Factor`, which imports this file."""
 
     n: int
     first: torch.Tensor  # (n, D)
@@ -50,13 +50,7 @@ class Fitted(Protocol):
 class SideErrors:
     """What one side's masks and penalties do to the terms of any pair that the side is in.
 
-    Parameters
-    ----------
-    design : Design
-    vectors : Problem
-        The fit of the players' vectors.
-    own : Problem
-        The fit of the side's own terms; may be the same.
+    ``vectors`` is the fit of the players' vectors and ``own`` that of the side's own terms.
     """
 
     def __init__(self, design: Design, vectors: Problem, own: Problem) -> None:
@@ -73,20 +67,10 @@ class SideErrors:
         return residuals(self.vectors, self.design.E)
 
     def rows(self, other: Fitted, *, cross: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of the pair's terms, this side's players first, then the other's.
+        """Rows of the terms of a pair, this side's players first, then the other's.
 
-        Parameters
-        ----------
-        other : Fitted
-            The side it is paired with.
-        cross : bool
-            Whether the pair has terms between the sides.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            What each group of masks adds (groups, terms), and what the penalties may have taken
-            (draws, terms). No rows: no error.
+        What each group of masks adds (groups, terms), and draws of the penalties' bias (draws,
+        terms); no rows: no error. Without ``cross`` the pair has no terms between the sides.
         """
         none = self.design.E.new_zeros(0, _count(self.design.n + other.n))
         if not self.members.shape[1]:
@@ -180,9 +164,8 @@ def _count(n: int) -> int:
 def members(design: Design) -> torch.Tensor:
     """Rows in up to GROUPS groups that are independent of each other, (m, groups).
 
-    Twins stay together. Rows that chance did not choose belong to no group: all of an enumerated
-    side, and sizes that a budget lists in full. What remains is the difference to the groups' mean:
-    the drawn rows' common weight is fixed.
+    Twins stay together. Rows that were not drawn belong to no group: all of an enumerated side, and
+    sizes that are listed in full. Groups are centred: the drawn rows' common weight is fixed.
     """
     draws = _draws(design.sample).to(design.E.device)
     drawn = torch.nonzero(draws)[:, 0]
@@ -237,7 +220,7 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
             warn(
                 f"{design.kind}: {different * (1 + design.folded):.0f} different masks are few for "
                 f"{used:.0f} {terms}: error bars within this side are too small. Use more masks"
-                f"{_all_masks(design.n)}."
+                f"{f'; {2**design.n} list them all' if design.n <= 12 else ''}."
             )
         y = problem.of_part(k, Y)
         parts.append(corrected_residual(part, y, solution, each * repeats))
@@ -247,22 +230,16 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     return torch.stack([even + odd, even - odd], 1).flatten(0, 1)  # twins: (m/2, 2, k) -> (m, k)
 
 
-def _all_masks(n: int) -> str:
-    """A hint for small sides."""
-    return f"; {2**n} list them all" if n <= 12 else ""
-
-
 def corrected_residual(
     part: LeastSquares,
     Y: torch.Tensor,
     solution: tuple[torch.Tensor, torch.Tensor],
     leverage: torch.Tensor,
 ) -> torch.Tensor:
-    """Residuals (m, k) of a solution, as large as the errors: the fit makes them smaller.
+    """Residuals (m, k) of a solution divided by sqrt(1 - leverage), the correction called HC2.
 
-    Divided by sqrt(1 - leverage), the correction called HC2, which makes variances unbiased where
-    all errors are alike; HC3's 1 - leverage was measured to be too careful with as few as two masks
-    per term. Rows alike have one error together: their leverage adds up.
+    It makes variances unbiased where all errors are alike; HC3's 1 - leverage was measured to be
+    too careful with two masks per term. Equal rows have one error: their leverage adds up.
     """
     free, penalised = solution
     fitted = part.free @ free
@@ -293,10 +270,9 @@ def leverage(part: LeastSquares, ridge: float) -> torch.Tensor:
 def shrinkage(
     problem: Problem, Y: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
-    """Errors that the penalty may have caused in the terms of targets (m, k), in k * DRAWS columns.
+    """The penalty's bias in the terms of targets (m, k), in k * DRAWS columns, target by target.
 
-    Columns are draws of the first target, then of the next; the squares of a term's draws sum to
-    its expected squared bias. None where nothing is penalised.
+    The squares of a term's draws sum to its expected squared bias. None where nothing is penalised.
     """
     if not any(r and p.columns.count for r, p in zip(problem.ridges, problem.parts, strict=True)):
         return None
@@ -310,11 +286,10 @@ def shrinkage(
 def prior_errors(
     part: LeastSquares, Y: torch.Tensor, ridge: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the penalty does to coefficients such as those of targets (m, k), by simulation.
+    """The penalty's bias in free terms (f, k * DRAWS) and in penalised ones (q, k * DRAWS).
 
     Coefficients are drawn from the prior that the penalty stands for (always the same draws), with
-    the variance that the targets imply, and fitted without noise: errors of the free terms
-    (f, k * DRAWS) and of the penalised ones (q, k * DRAWS).
+    the variance that the targets (m, k) imply, and fitted without noise.
     """
     q, k = part.columns.count, Y.shape[1]
     if not q or not ridge:

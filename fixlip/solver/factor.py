@@ -1,13 +1,11 @@
 """One side's half of an explanation, and the one place where two halves are paired.
 
-Letters: n_I, n_T players; D width; E the image's embedding, F the text's. The game's value for the
-masks z and y is <E(z), F(y)>. Of each side a fit gives the players' vectors J (n, D), what each
-adds to the embedding on average; the mean (D,), and the origin (D,), the value at z = 0 of
-mean + J'(z - zbar); and, linear in a vector v, its own polynomial of <E(z), v>. The explanation is
-
-- the image's own polynomial along the text's mean, and the text's along the image's;
-- the cross block J_I J_T', the inner products of the players' vectors, which is centred: what it
-  takes from the first order and from the constant is taken off.
+Letters: E the image's embedding, F the text's; the game's value for the masks z and y is
+<E(z), F(y)>. Of each side a fit gives the players' vectors J (n, D), what each adds to the
+embedding on average; the mean (D,), and the origin (D,), the value at z = 0 of mean + J'(z - zbar);
+and, linear in a vector v, its own polynomial of <E(z), v>. The explanation is the image's own
+polynomial along the text's mean, the text's along the image's, and the cross block J_I J_T',
+centred: what it adds to the first order and to the constant is taken off there.
 """
 
 from __future__ import annotations
@@ -43,10 +41,8 @@ class Factor:
     kind : {"image", "text"}
     method : str
         Only factors of one method pair.
-    options : dict
-        How it was made; JSON-able.
-    info : dict
-        What the side says of itself (model, caption, grid, ...); JSON-able.
+    options, info : dict
+        How it was made, and what the side says of itself (model, caption, grid, ...); JSON-able.
     picture : numpy.ndarray or None
         (H, W, 3), uint8: the image as the model sees it.
     special : torch.Tensor, (k, D)
@@ -58,17 +54,12 @@ class Factor:
         (2, D): the side's embedding with every player removed, and with every player kept.
     mean, origin : torch.Tensor or None
         (D,): the mean embedding, and the value at z = 0 of its first-order fit. None for methods
-        that explain nothing but what is between the sides.
+        that explain cross terms only.
     own : callable or None
         From vectors v (D, k) to the side's own polynomial of <E(z), v>: constants (k,), first-order
         terms (n, k), pairs (n, n, k).
     errors : SideErrors or None
         What error bars are made of.
-
-    Raises
-    ------
-    ValueError
-        Where shapes and names disagree, or a number is not finite.
 
     Examples
     --------
@@ -100,12 +91,8 @@ class Factor:
         first = _vectors("players", len(names), self.first)
         special = first[:0] if self.special is None else self.special
         special = _vectors("special tokens", len(special_names), special, first.shape[1])
-        for name, value in (
-            ("names", names),
-            ("special_names", special_names),
-            ("first", first),
-            ("special", special),
-        ):
+        checked = {"names": names, "special_names": special_names}
+        for name, value in (checked | {"first": first, "special": special}).items():
             object.__setattr__(self, name, value)
 
     @property
@@ -155,7 +142,7 @@ def pair(
     Returns
     -------
     Explanation
-        Image players first. Of methods that have nothing but terms between the sides, these alone.
+        Image players first. Of methods that explain cross terms only, these alone.
 
     Raises
     ------
@@ -165,9 +152,8 @@ def pair(
     scale, bias = _check(image, text, order, scale, bias)
     rows = None
     if image.own is None or text.own is None:
-        e0 = 0.0
-        e1 = image.first.new_zeros(image.n + text.n)
         none_I, none_T = (f.first.new_zeros(f.n, f.n) for f in (image, text))
+        e0, e1 = 0.0, torch.cat([none_I.sum(1), none_T.sum(1)])
         e2 = blocks(none_I, image.first @ text.first.T, none_T)
     else:
         e0, e1, e2 = _terms(image, text, cross=order != 1)
@@ -212,7 +198,7 @@ def _terms(
 def _check(
     image: Factor, text: Factor, order: int, scale: float | None, bias: float | None
 ) -> tuple[float, float]:
-    """Scale and bias of the game of two factors, after checking that they fit together."""
+    """Scale and bias of the game of two factors; an error where they do not fit together."""
     one_of("order", order, (1, 2))
     if order == 1 and {image.options.get("order"), text.options.get("order")} != {1}:
         raise ValueError("order=1 pairs sides that were fitted with order=1: fit(..., order=1)")
@@ -222,11 +208,10 @@ def _check(
             f"one factor was made by {image.method!r} and the other by {text.method!r}: make both "
             "with the same explainer"
         )
-    widths = [factor.first.shape[1] for factor in (image, text)]
-    if widths[0] != widths[1]:
+    if (width := image.first.shape[1]) != (other := text.first.shape[1]):
         raise ValueError(
-            f"the sides have embeddings of width {widths[0]} and {widths[1]}: make both with the "
-            "same model and explainer"
+            f"the sides have embeddings of width {width} and {other}: make both with the same "
+            "model and explainer"
         )
     return found
 
@@ -235,10 +220,8 @@ def _vectors(what: str, count: int, given: object, width: int | None = None) -> 
     """Vectors (count, width) in float64, after checking them."""
     found = torch.as_tensor(given)
     if found.ndim != 2 or len(found) != count or width not in (None, found.shape[1]):
-        raise ValueError(
-            f"{count} {what} need vectors of shape ({count}, {'D' if width is None else width}), "
-            f"got {tuple(found.shape)}"
-        )
+        wanted = f"({count}, {'D' if width is None else width})"
+        raise ValueError(f"{count} {what} need vectors of shape {wanted}, got {tuple(found.shape)}")
     if bad := int((~torch.isfinite(found)).sum()):
         raise ValueError(f"{bad} numbers of a factor are NaN or infinite: check input and weights")
     return (found.cpu() if found.device.type == "mps" else found).double()  # MPS has no float64

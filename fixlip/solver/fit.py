@@ -1,8 +1,8 @@
 """From one sweep to one factor.
 
 A least-squares fit is linear in its targets, so a side is fitted once, whatever it is paired with:
-the vectors of its players are the slopes of the embedding itself, and its own terms are those of
-the embedding's products with a vector that only the other side knows.
+its players' vectors are the slopes of the embedding itself, and its own terms those of the
+embedding's inner products with a vector that comes from the other side.
 """
 
 from __future__ import annotations
@@ -43,11 +43,6 @@ def fit(
         Players that have pairs, with each other and with the other side; by default all.
     errors : bool
         Also keep what the standard errors of a pair need.
-
-    Returns
-    -------
-    Factor
-        Pair it with another side's: ``fixlip.pair(image, text)``.
 
     References
     ----------

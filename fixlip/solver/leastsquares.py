@@ -1,8 +1,8 @@
-"""Penalised weighted least squares with free terms, one factorisation for every target and penalty.
+"""Penalised weighted least squares with free terms, factorised once for all targets and penalties.
 
 Minimises sum_r w_r |Y_r - free_r a - columns_r b|^2 + ridge |b|^2. The free terms are projected
 out; what remains is solved by the eigenvectors of the smaller of the columns' two Gram matrices,
-(q, q) or (m, m), so neither many masks nor many terms need a large system. Knows nothing of games.
+(q, q) or (m, m), so neither many masks nor many terms need a large system.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class LeastSquares:
 
     @property
     def undetermined(self) -> int:
-        """How many penalised terms the rows leave open, so that only a penalty settles them."""
+        """How many penalised terms the rows do not determine: only a penalty does."""
         return self.columns.count - len(self.values)
 
     def _gram(self) -> torch.Tensor:
@@ -118,11 +118,9 @@ class LeastSquares:
     def choose(self, Y: torch.Tensor) -> tuple[float, float]:
         """The penalty of highest restricted likelihood for targets (m, k), on 12 decades.
 
-        With it minus twice that likelihood's logarithm, per target and up to a constant.
-
-        A penalty on |b|^2 is a normal prior on b; its restricted likelihood (Patterson and
-        Thompson, 1971) costs nothing more than the eigenvalues. Generalised cross-validation chose
-        as well wherever it worked, but degenerates near as many masks as unknowns.
+        With it minus twice the log-likelihood, per target and up to a constant. A penalty on |b|^2
+        is a normal prior on b; its restricted likelihood (Patterson and Thompson, 1971) needs only
+        the eigenvalues. Generalised cross-validation degenerates near as many masks as unknowns.
         """
         if not len(self.values):
             return 0.0, 0.0
@@ -135,10 +133,7 @@ class LeastSquares:
         return float(grid[best]), float(cost[best])
 
     def energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Squares of targets along the columns' directions (r, k) and off them (k,); their number.
-
-        The free terms are projected out before.
-        """
+        """Squares of projected targets along the columns (r, k) and off them (k,); their number."""
         y = self._project(Y)
         inside = self._along(y).square()
         outside = (y.square().sum(0) - inside.sum(0)).clamp(min=0)

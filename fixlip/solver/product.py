@@ -35,10 +35,8 @@ class VectorPolynomial:
 
     Attributes
     ----------
-    n : int
-        Players of the side.
-    p : float
-        Probability of being kept.
+    n, p : int, float
+        Players of the side, and the probability with which each is kept.
     among : numpy.ndarray, (k,), int
         Players that have pairs with each other.
     terms : numpy.ndarray, (1 + n + k (k - 1) / 2, r), float64
@@ -114,9 +112,9 @@ class ProductExplanation(Explanation):
 
     ``e0, e1, e2`` with their errors, and the views that are made of them, are those of the order-2
     explanation of the same sweeps. `value` is the product polynomial's, which is more faithful;
-    `interaction`, `coefficient`, `given_pair` and `strongest_interactions` are of its terms. Give
-    these to `stderr_of` for error bars: how much they vary with the masks drawn. Those bars do not
-    know of the bias of a ridge penalty, which shrinks pairs within a side where masks are few.
+    `interaction`, `coefficient`, `given_pair` and `strongest_interactions` are of its terms. Their
+    error bars, by `stderr_of`, count the masks drawn but not the bias of a ridge penalty, which
+    shrinks pairs within a side where masks are few.
 
     Attributes
     ----------
@@ -135,24 +133,29 @@ class ProductExplanation(Explanation):
             )
         return self.image_fit, self.text_fit
 
+    @property
+    def _scale(self) -> float:
+        return self.info["fit"]["scale"]
+
+    @property
+    def _bias(self) -> float:
+        return self.info["fit"]["bias"]
+
     def value(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
         """Evaluate the product polynomial on masks (m, n), True = kept: values (m,)."""
         z = self.checked(masks)
         image, text = self._fits()
         products = image(z[:, : self.n_image]) * text(z[:, self.n_image :])  # (m, r)
-        return self._on_scale(products.sum(1)) + self.info["fit"]["bias"]
+        return self._scale * products.sum(1) + self._bias
 
     def interaction(self, players: Player | Iterable[Player]) -> float:
         """Interaction index of a set of players: the product's expected discrete derivative.
 
         How much the players do together beyond what smaller sets of them do, in expectation over
-        the other players, kept with probability p. An inner product of two index vectors.
-
-        Up to second order this estimates what ``e2`` and `attributions` estimate, and is the same
-        number where both sides are enumerated. Of drawn masks, ``e2`` is the least-squares fit of
-        order 2, and this the more accurate estimate for a player of each side: the pairs within
-        the sides no longer act as noise (at p = .5 antithetic masks cancel them for both). Under
-        ridge="auto" the two fits also have penalties of their own.
+        the other players. Up to second order it estimates what ``e2`` and `attributions` estimate,
+        and is the same number where both sides are enumerated. Of drawn masks it is the more
+        accurate estimate for one player of each side: pairs within the sides do not act as noise
+        (at p = .5 antithetic masks cancel them in both).
 
         Parameters
         ----------
@@ -186,7 +189,7 @@ class ProductExplanation(Explanation):
         fit, other = self._fits() if image else self._fits()[::-1]
         row = fit.row.get(image or text)
         singles = other.expected[1 : 1 + other.n]  # (n_other, r)
-        return self._on_scale(singles @ fit.terms[row]) if row is not None else np.zeros(other.n)
+        return self._scale * (singles @ fit.terms[row]) if row is not None else np.zeros(other.n)
 
     def strongest_interactions(
         self, count: int = 10, *, order: int = 3
@@ -219,7 +222,7 @@ class ProductExplanation(Explanation):
             )  # players (rows, size), index vectors (rows, r)
             step = max(1, BLOCK // max(1, len(b)))
             for start in range(0, len(a) if len(b) else 0, step):
-                block = self._on_scale(a[start : start + step] @ b.T).ravel()
+                block = self._scale * (a[start : start + step] @ b.T).ravel()
                 best = min(count, len(block))
                 for flat in np.argpartition(-np.abs(block), best - 1)[:best]:
                     i, j = divmod(int(flat), len(b))
@@ -228,17 +231,14 @@ class ProductExplanation(Explanation):
                 found = sorted(found, key=lambda one: (-abs(one[1]), one[0]))[:count]
         return found
 
-    def _on_scale(self, products: np.ndarray | float) -> np.ndarray:
-        return self.info["fit"]["scale"] * products
-
     def _product(self, players: Player | Iterable[Player], vectors: list[np.ndarray]) -> float:
         """Inner product of the sides' rows for a set of players, on the game's scale."""
         own = self._sides(players)
         rows = [fit.row.get(part) for fit, part in zip(self._fits(), own, strict=True)]
         if None in rows:  # a pair that basis="top" leaves out
             return 0.0
-        value = float(self._on_scale(vectors[0][rows[0]] @ vectors[1][rows[1]]))
-        return value if any(own) else value + self.info["fit"]["bias"]
+        value = self._scale * float(vectors[0][rows[0]] @ vectors[1][rows[1]])
+        return value if any(own) else value + self._bias
 
     def _sides(self, players: Player | Iterable[Player]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Players of the image and of the text, each counted within its side and in order."""
@@ -256,11 +256,7 @@ class ProductExplanation(Explanation):
         return image, text
 
     def shifted(self, row: int) -> Explanation:
-        """The explanation with one row of ``deviations`` added to its terms.
-
-        Groups of masks, which come first, shift the product's terms as well; the penalties of the
-        order-2 fits do not.
-        """
+        """With one row of ``deviations`` added; groups of masks shift the product's terms too."""
         there, fits = super().shifted(row), {"image_fit": self.image_fit, "text_fit": self.text_fit}
         if any(fit.deviations is None for fit in self._fits()):
             return replace(there, image_fit=None, text_fit=None)
@@ -271,7 +267,6 @@ class ProductExplanation(Explanation):
         return there
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a file keeps beside the text."""
         arrays = super().arrays()
         for side, fit in zip(("image", "text"), self._fits(), strict=True):
             arrays |= {f"{side}_among": fit.among, f"{side}_terms": fit.terms}
@@ -283,42 +278,27 @@ class ProductExplanation(Explanation):
     def from_arrays(
         cls, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
     ) -> ProductExplanation:
-        """Make an explanation of what `arrays` and the text of a file hold."""
         plain = Explanation.from_arrays(arrays, about)
-        image, text = (
-            VectorPolynomial(
-                n,
-                p,
-                arrays[f"{side}_among"],
-                arrays[f"{side}_terms"],
-                arrays.get(f"{side}_deviations"),
-            )
-            for side, n, p in zip(
-                ("image", "text"), (plain.n_image, plain.n_text), plain.p, strict=True
-            )
-        )
-        return _with_fits(plain, image, text)
+        counts = plain.n_image, plain.n_text
+        fits = []
+        for side, n, p in zip(("image", "text"), counts, plain.p, strict=True):
+            parts = (arrays.get(f"{side}_{part}") for part in ("among", "terms", "deviations"))
+            fits.append(VectorPolynomial(n, p, *parts))
+        return _with_fits(plain, *fits)
 
 
 def with_products(explanation: Explanation, image: Factor, text: Factor) -> ProductExplanation:
-    """Add the third and fourth order to the order-2 explanation of two factors.
+    """Add the third and fourth order to the order-2 explanation of two factors, with its errors.
 
     Only inner products of the two sides matter, so both sides' coefficients are written in an
     orthonormal basis of the space that the side with fewer terms spans. With error bars the basis
     is completed to all D dimensions for that side, because its errors can leave that space.
-
-    Parameters
-    ----------
-    explanation : Explanation
-        Of ``image`` and ``text``; with error bars, the product gets them too.
-    image, text : Factor
-        From `fixlip.fit` with order 2.
     """
     factors = image, text
     width = image.first.shape[1]
     counts = [1 + f.n + f.n * (f.n - 1) // 2 for f in factors]
     small = int(counts[1] <= counts[0])
-    rows, _ = _terms(factors[small], torch.eye(width).to(image.first))  # (q, D)
+    rows, pairs_among = _terms(factors[small], torch.eye(width).to(image.first))  # rows (q, D)
     spanned = min(width, len(rows))
     groups = [0, 0]
     if explanation.deviations is not None:
@@ -337,14 +317,11 @@ def with_products(explanation: Explanation, image: Factor, text: Factor) -> Prod
     mode = "complete" if used[small] > spanned else "reduced"
     basis = torch.linalg.qr(rows.T, mode=mode).Q  # (D, r): the first columns span the terms
     fits = []
-    for factor, columns in zip(factors, used, strict=True):
-        terms, among = _terms(factor, basis)
-        deviations = _deviations(factor, basis[:, :columns], among) if bars else None
-        fits.append(
-            VectorPolynomial(
-                factor.n, factor.p, among.cpu().numpy(), terms.cpu().numpy(), deviations
-            )
-        )
+    for side, factor in enumerate(factors):
+        terms, among = (rows @ basis, pairs_among) if side == small else _terms(factor, basis)
+        deviations = _deviations(factor, basis[:, : used[side]], among) if bars else None
+        arrays = among.cpu().numpy(), terms.cpu().numpy(), deviations
+        fits.append(VectorPolynomial(factor.n, factor.p, *arrays))
     return _with_fits(explanation, *fits)
 
 

@@ -1,16 +1,15 @@
 """From two sweeps to an explanation: one fit per side, and their pairing.
 
-Letters: n_I, n_T players; m_I, m_T masks; Z (m, n) masks as numbers, w (m,) weights of sum 1;
-E (m, D) embeddings. The game's value for image mask a and text mask b is <E_a, F_b>, so the fit
-over all m_I * m_T values with weights w (x) v never needs those values: it is the sum of
+Letters: m_I, m_T masks Z (m_I, n_I) and Y (m_T, n_T) with weights w and v of sum 1; embeddings
+E (m_I, D) and F (m_T, D). The game's value for image mask a and text mask b is <E_a, F_b>, so the
+fit over all m_I * m_T values with weights w (x) v never needs those values: it is the sum of
 
 - an order-2 fit of the row means E Fbar on the image masks,
 - an order-2 fit of the column means F Ebar on the text masks, and
 - the cross block C = J_I J_T', the inner products of both sides' regression slopes,
 
 because functions of Z alone, functions of Y alone (both centred) and products of centred masks are
-orthogonal to each other under w (x) v. `fixlip.solver.dense` forms everything and is the slow
-reference that `solve` is tested against.
+orthogonal to each other under w (x) v. The reference that forms all values: `solve_dense`.
 """
 
 from __future__ import annotations
@@ -42,9 +41,8 @@ def solve(
 ) -> Explanation:
     """Explain a pair from its two sweeps: the weighted least-squares fit over all mask pairs.
 
-    The same as ``pair(fit(image_sweep), fit(text_sweep))``. Any two sweeps of one model pair up:
-    image and text, image and image, text and text. Give them different seeds, also an image that is
-    paired with itself: both samples count as independent.
+    The same as ``pair(fit(image_sweep), fit(text_sweep))``; image and image, or text and text, pair
+    up as well. Give the sweeps different seeds: both samples count as independent.
 
     Parameters
     ----------
@@ -66,13 +64,7 @@ def solve(
     scale, bias : float, optional
         Of the game; see `fixlip.pair`.
     errors : bool
-        Also estimate the terms' standard errors (`Explanation.stderr`): how they vary with the
-        masks that were drawn, and what the ridge penalty may have taken from them.
-
-    Returns
-    -------
-    Explanation
-        Image players first. A `ProductExplanation` for order="product".
+        Also estimate the terms' standard errors, `Explanation.stderr`.
 
     References
     ----------

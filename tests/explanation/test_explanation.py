@@ -128,7 +128,7 @@ def test_broken_and_foreign_files_are_named(explanation, tmp_path):
         write_arrays(tmp_path / "other.safetensors", {"a": np.zeros(3)}, about)
         with pytest.raises(ValueError, match="is not a whole explanation file"):
             Explanation.load(tmp_path / "other.safetensors")
-    with pytest.raises(FileNotFoundError, match="no explanation at"):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
         Explanation.load(tmp_path / "missing.safetensors")
     with pytest.raises(ValueError, match=r"end the name in \.safetensors"):
         explanation.save(tmp_path / "e.pkl")

@@ -216,7 +216,7 @@ def test_bad_input_is_named():
     with pytest.raises(KeyError, match="no player is called 'dog'"):
         greedy(e, starts=["dog"])
     for size in (0, 6, 2.0, True):
-        with pytest.raises(ValueError, match="size must be a whole number from 1 to 5"):
+        with pytest.raises(ValueError, match=r"size must be (a whole|at most 5)"):
             optimum(e, size)
     with pytest.raises(ValueError, match="sense must be"):
         optimum(e, 2, sense="max")
