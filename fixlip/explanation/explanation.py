@@ -36,14 +36,10 @@ class Explanation:
     ----------
     e0 : float
         Constant: the fitted value with everything removed (not the game's own: `empty_value`).
-    e1 : numpy.ndarray, (n,)
-        First-order terms.
-    e2 : numpy.ndarray, (n, n)
-        Pair terms: symmetric, zero diagonal.
-    players : tuple of str
-        Names, image players first.
-    n_image : int
-        How many of the players belong to the image.
+    e1, e2 : numpy.ndarray, (n,) and (n, n)
+        First-order terms, and pair terms: symmetric, zero diagonal.
+    players, n_image : tuple of str, int
+        Names, those of the image first, and how many belong to the image.
     p : tuple of float
         Probability of being kept, for image and for text players.
     empty_value, grand_value : float
@@ -78,8 +74,6 @@ class Explanation:
                 f"{n} players need e1 of shape ({n},), e2 of ({n}, {n}) and n_image up to {n}; "
                 f"got {self.e1.shape}, {self.e2.shape} and {self.n_image}"
             )
-
-    # --- sizes and views -------------------------------------------------------------------
 
     @property
     def n(self) -> int:
@@ -226,9 +220,8 @@ class Explanation:
     def stderr(self) -> Terms | None:
         """Standard errors of e0, e1 and e2; None where none were estimated.
 
-        They count the masks that were drawn and what a ridge penalty is expected to have taken,
-        so that estimate ± 1.96 stderr covers 95 % of the terms (the coverage is measured in
-        notebooks/02_estimator_variance.ipynb).
+        They count the masks drawn and a ridge penalty's expected bias: estimate ± 1.96 stderr
+        covers 95 % of the terms (measured in notebooks/02_estimator_variance.ipynb).
         """
         if self.deviations is None:
             return None

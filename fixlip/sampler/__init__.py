@@ -2,12 +2,7 @@
 
 from fixlip import renamed
 from fixlip.sampler.distinct import distinct, shapley_masks, split_budget
-from fixlip.sampler.masks import (
-    MaskSample,
-    bernoulli,
-    enumerate_masks,
-    side_seeds,
-)
+from fixlip.sampler.masks import MaskSample, bernoulli, enumerate_masks, side_seeds
 from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, pair_scale, sweep
 
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]

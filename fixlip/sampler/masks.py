@@ -27,10 +27,9 @@ class MaskSample:
         Positive; scaled to sum 1.
     p : float
         Probability with which a player is kept.
-    sampling : str
-        "antithetic", "independent", "enumerated", "distinct", "shapley" or "given".
-    seed : int or None
-        None where nothing was drawn.
+    sampling, seed : str, int or None
+        "antithetic", "independent", "enumerated", "distinct", "shapley" or "given"; None where
+        nothing was drawn.
     """
 
     masks: torch.Tensor
@@ -84,10 +83,8 @@ def bernoulli(
     ----------
     n, m : int
         Players and masks, each at least 1.
-    p : float
-        Probability of keeping a player, in (0, 1).
-    seed : int
-        The same seed gives the same masks.
+    p, seed : float, int
+        Probability of keeping a player, in (0, 1); one seed, one set of masks.
     antithetic : bool
         Draw pairs (rows 0 and 1, 2 and 3, ...); an odd m leaves the last mask without its twin.
 

@@ -41,16 +41,10 @@ class Side(Protocol):
 def draw(
     n: int, masks: int, *, p: float = 0.5, seed: int = 0, sampling: str = "antithetic"
 ) -> MaskSample:
-    """Draw a sample by the sampling's name, or list all masks where the budget allows it.
+    """Draw masks by the sampling's name, or list all 2**n where the budget allows it.
 
-    Parameters
-    ----------
-    n, masks : int
-        Players, and budget.
-    p, seed : float, int
-        As in `bernoulli`.
-    sampling : {"antithetic", "independent", "distinct", "distinct-reference"}
-        `bernoulli` with and without pairs; `distinct` with the weighting "mass" or "reference".
+    "antithetic" and "independent" are `bernoulli` with and without pairs; "distinct" and
+    "distinct-reference" are `distinct` with the weighting "mass" and "reference".
     """
     check_counts(n, masks)
     one_of("sampling", sampling, SAMPLINGS)
@@ -70,10 +64,9 @@ class Sweep:
     ----------
     sample : MaskSample
         Masks (m, n) and weights (m,).
-    embeddings : torch.Tensor, (m, D)
-        One row per mask, on the encoder's device and in its dtype.
-    ends : torch.Tensor, (2, D)
-        Embeddings with every player removed, and with every player kept.
+    embeddings, ends : torch.Tensor, (m, D) and (2, D)
+        A row per mask, on the encoder's device and in its dtype; and with every player removed and
+        kept.
     names : tuple of str
         The players.
     info : dict
@@ -118,8 +111,8 @@ def sweep(
 ) -> Sweep:
     """Embed one side under many masks.
 
-    Every distinct mask is embedded once, and two more rows are: everything removed and everything
-    kept. If 2**n masks are affordable, all are listed and the side has no sampling error.
+    Every distinct mask is embedded once, as are the empty and the full one. If 2**n masks are
+    affordable, all are listed and the side has no sampling error.
 
     Parameters
     ----------
@@ -127,12 +120,8 @@ def sweep(
         Anything with ``n``, ``names`` and ``embed(masks (b, n)) -> (b, D)``.
     masks : int or MaskSample
         Budget, or a sample of one's own (then ``p``, ``seed`` and ``sampling`` are not used).
-    p : float
-        Probability of keeping a player, in (0, 1).
-    seed : int
-        The same seed gives the same masks.
-    sampling : str
-        See `draw`.
+    p, seed, sampling : float, int, str
+        Probability of keeping a player, in (0, 1); one seed, one set of masks; see `draw`.
     batch_size : int, optional
         Masks per forward pass; by default the side's own ``batch_size``, else 256. A batch that
         does not fit in memory is halved, with a warning, and the sweep goes on.

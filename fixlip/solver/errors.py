@@ -29,7 +29,7 @@ from fixlip.explanation import Terms, flatten
 from fixlip.sampler import MaskSample
 from fixlip.sampler.masks import distinct_rows
 from fixlip.solver.leastsquares import BLOCK, LeastSquares
-from fixlip.solver.polynomial import Design, Problem
+from fixlip.solver.polynomial import Design, Polynomial, Problem, Solution
 
 GROUPS = 48  # groups of masks per side
 MAX_LEVERAGE = 0.8  # terms per different mask above which residuals say too little about errors
@@ -80,9 +80,7 @@ class SideErrors:
         groups, draws = self._of_groups(other, seen), self._of_penalties(other, seen)
         return groups, none if draws is None else draws
 
-    def own_rows(
-        self, vectors: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def own_rows(self, vectors: torch.Tensor) -> Iterator[Polynomial]:
         """What each group adds to the side's own polynomial along vectors (D, k), one by one."""
         left, k = residuals(self.own, self.design.E @ vectors), vectors.shape[1]  # (m, k)
         step = max(1, BLOCK // (max(self.design.m, self.design.n**2) * k))
@@ -231,10 +229,7 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
 
 
 def corrected_residual(
-    part: LeastSquares,
-    Y: torch.Tensor,
-    solution: tuple[torch.Tensor, torch.Tensor],
-    leverage: torch.Tensor,
+    part: LeastSquares, Y: torch.Tensor, solution: Solution, leverage: torch.Tensor
 ) -> torch.Tensor:
     """Residuals (m, k) of a solution divided by sqrt(1 - leverage), the correction called HC2.
 
@@ -267,9 +262,7 @@ def leverage(part: LeastSquares, ridge: float) -> torch.Tensor:
     return found + torch.cat(along)
 
 
-def shrinkage(
-    problem: Problem, Y: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+def shrinkage(problem: Problem, Y: torch.Tensor) -> Polynomial | None:
     """The penalty's bias in the terms of targets (m, k), in k * DRAWS columns, target by target.
 
     The squares of a term's draws sum to its expected squared bias. None where nothing is penalised.
@@ -283,9 +276,7 @@ def shrinkage(
     return problem.monomials([(free / DRAWS**0.5, b / DRAWS**0.5) for free, b in errors])
 
 
-def prior_errors(
-    part: LeastSquares, Y: torch.Tensor, ridge: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def prior_errors(part: LeastSquares, Y: torch.Tensor, ridge: float) -> Solution:
     """The penalty's bias in free terms (f, k * DRAWS) and in penalised ones (q, k * DRAWS).
 
     Coefficients are drawn from the prior that the penalty stands for (always the same draws), with

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,8 @@ import torch
 from fixlip.checks import one_of
 from fixlip.explanation import Explanation
 from fixlip.sampler import pair_scale
-from fixlip.solver.errors import blocks, deviations
-
-if TYPE_CHECKING:
-    from fixlip.solver.errors import SideErrors
-
-Polynomial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
+from fixlip.solver.errors import SideErrors, blocks, deviations
+from fixlip.solver.polynomial import Polynomial
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -125,6 +121,8 @@ def pair(
 ) -> Explanation:
     """Pair two sides: image and caption, or any two of one model.
 
+    The players of the first come first. Of methods that explain cross terms only come these alone.
+
     Parameters
     ----------
     image, text : Factor
@@ -138,11 +136,6 @@ def pair(
         for sides that name no model); scale=1, bias=0 explain the cosine.
     errors : bool
         Also find the terms' standard errors, where both factors carry what they need.
-
-    Returns
-    -------
-    Explanation
-        Image players first. Of methods that explain cross terms only, these alone.
 
     Raises
     ------
@@ -179,9 +172,7 @@ def pair(
     )
 
 
-def _terms(
-    image: Factor, text: Factor, *, cross: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _terms(image: Factor, text: Factor, *, cross: bool) -> tuple[torch.Tensor, ...]:
     """Constant, first-order terms (n,) and pairs (n, n) of the joint fit, read off as monomials."""
     g0, g1, g2 = (term[..., 0] for term in image.own(text.mean[:, None]))
     h0, h1, h2 = (term[..., 0] for term in text.own(image.mean[:, None]))
@@ -203,15 +194,11 @@ def _check(
     if order == 1 and {image.options.get("order"), text.options.get("order")} != {1}:
         raise ValueError("order=1 pairs sides that were fitted with order=1: fit(..., order=1)")
     found = pair_scale(image.info, text.info, scale=scale, bias=bias)
-    if image.method != text.method:
+    made = [(factor.method, factor.first.shape[1]) for factor in (image, text)]
+    if made[0] != made[1]:
+        one, other = (f"made by {method!r}, of width {width}" for method, width in made)
         raise ValueError(
-            f"one factor was made by {image.method!r} and the other by {text.method!r}: make both "
-            "with the same explainer"
-        )
-    if (width := image.first.shape[1]) != (other := text.first.shape[1]):
-        raise ValueError(
-            f"the sides have embeddings of width {width} and {other}: make both with the same "
-            "model and explainer"
+            f"one factor was {one}, and the other {other}: use one model and explainer"
         )
     return found
 

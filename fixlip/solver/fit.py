@@ -59,12 +59,14 @@ def fit(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     """
     check_fit(order, ridge)
-    design = Design(swept.sample, swept.embeddings, swept.info.get("kind", "side"))
+    sample = swept.sample
+    design = Design(sample, swept.embeddings, swept.info.get("kind", "side"))
     everyone = torch.arange(design.n)
     some = everyone if among is None else torch.as_tensor(among, dtype=torch.long)
     vectors = Problem(design, some, some[:0], ridge, design.sketch)
-    own = vectors if order == 1 and among is None else None
-    own = own or Problem(design, everyone, some[: len(some) * (order == 2)], ridge, design.sketch)
+    own = vectors
+    if order == 2 or among is not None:
+        own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
     origin, first, _ = vectors.terms(design.E)
     return Factor(
         first=first,
@@ -72,14 +74,9 @@ def fit(
         kind=swept.info.get("kind", "text" if swept.picture is None else "image"),
         method="fixlip",
         options={"order": order, "ridge": ridge},
-        info={
-            **swept.info,
-            "masks": swept.sample.m,
-            "sampling": swept.sample.sampling,
-            "seed": swept.sample.seed,
-        },
+        info=swept.info | {"masks": sample.m, "sampling": sample.sampling, "seed": sample.seed},
         picture=swept.picture,
-        p=swept.sample.p,
+        p=sample.p,
         ends=swept.ends,
         mean=design.mean,
         origin=origin,

@@ -86,8 +86,8 @@ class LeastSquares:
 
     @property
     def undetermined(self) -> int:
-        """How many penalised terms the rows do not determine: only a penalty does."""
-        return self.columns.count - len(self.values)
+        """How many terms the rows do not determine: only a penalty does."""
+        return self.terms - len(self.s) - len(self.values)
 
     def _gram(self) -> torch.Tensor:
         """Gram matrix of the columns, (q, q), after the free terms are projected out."""
@@ -126,9 +126,10 @@ class LeastSquares:
             return 0.0, 0.0
         inside, outside, rows = self.energy(Y)
         grid = torch.logspace(-8, 4, 145, dtype=Y.dtype, device=Y.device)
-        spread = self.values + grid[:, None]  # (grid, r): variance along each direction
-        misfit = (inside.sum(1) / spread).sum(1) + outside.sum() / grid
-        cost = rows * misfit.log() + spread.log().sum(1) + (rows - spread.shape[1]) * grid.log()
+        variance = self.values + grid[:, None]  # (grid, r): along each direction
+        misfit = (inside.sum(1) / variance).sum(1) + outside.sum() / grid
+        noise_only = rows - len(self.values)
+        cost = rows * misfit.log() + variance.log().sum(1) + noise_only * grid.log()
         best = cost.argmin()
         return float(grid[best]), float(cost[best])
 

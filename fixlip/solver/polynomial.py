@@ -7,6 +7,7 @@ product measure; that keeps the systems well conditioned and gives the ridge pen
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -19,37 +20,36 @@ MIN_MASKS_PER_TERM = 4  # below that, first-order terms are penalised as well
 PRIOR_ROWS = 512  # rows on which two priors are compared
 TARGETS = 128  # most columns of an embedding by which a penalty is chosen
 MIN_STRENGTH = 0.01  # least squared slope of a player, relative to the mean
+POWER = 2 / 3  # of both players' slopes, to which a pair is expected to be in proportion
+
+# Constants (k,), first-order terms (n, k) and pair terms (n, n, k) of k targets, in z.
+Polynomial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Solution = tuple[torch.Tensor, torch.Tensor]  # free (f, k) and penalised (q, k) coefficients
 
 
 class Design:
-    """One side's numbers, shared by its least-squares problems.
+    """One side's masks and targets, shared by its least-squares problems.
 
     Attributes
     ----------
-    E : torch.Tensor, (m, D), float64
-        Embeddings, or other targets.
-    X : torch.Tensor, (m, n), float64
-        The masks in orthonormal coordinates.
-    w : torch.Tensor, (m,), float64
-        The masks' weights, of sum 1.
-    mean : torch.Tensor, (D,)
-        Weighted mean of E.
+    X, E : torch.Tensor, (m, n) and (m, D), float64
+        The masks in orthonormal coordinates, and embeddings or other targets.
+    w, mean : torch.Tensor, (m,) and (D,), float64
+        The masks' weights, of sum 1, and the weighted mean of E.
     exact : bool
         Whether the masks are all there are.
     folded : bool
-        Whether the masks are complementary twins: x' = -x, so that a fit falls apart into an even
-        part (constant, pairs) of the twins' means and an odd part (first order) of their half
-        differences, each with half the rows. Exact, and the eigenproblem is eight times cheaper.
+        Whether the masks are complementary twins, x' = -x. Then a fit falls apart, exactly, into an
+        even part (constant, pairs) of the twins' means and an odd part (first order) of their half
+        differences, each with half the rows: the eigenproblem is eight times cheaper.
     """
 
     def __init__(self, sample: MaskSample, targets: torch.Tensor, kind: str) -> None:
-        device = targets.device
-        device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        device = "cpu" if targets.device.type == "mps" else targets.device  # MPS has no float64
         self.sample, self.kind = sample, kind
         self.E = targets.to(device, torch.float64)
         self.w = sample.weights.to(device)
-        self.m, self.n = sample.m, sample.n
-        self.p = sample.p
+        self.m, self.n, self.p = sample.m, sample.n, sample.p
         self.sd = math.sqrt(self.p * (1 - self.p))
         self.X = (sample.masks.to(device, torch.float64) - self.p) / self.sd
         self.mean = self.w @ self.E
@@ -63,9 +63,9 @@ class Design:
 
     @cached_property
     def sketch(self) -> torch.Tensor:
-        """E, (m, D), or TARGETS random sums of its columns, which have its squares on average.
+        """E, (m, D), or TARGETS random sums of its columns, which keep sums of squares on average.
 
-        A penalty is chosen by squares summed over all targets, and such sums hardly vary.
+        A penalty is chosen by such sums alone.
         """
         D = self.E.shape[1]
         if D <= TARGETS:
@@ -75,10 +75,10 @@ class Design:
 
     @cached_property
     def strength(self) -> torch.Tensor:
-        """How strong each player is by itself, (n,), of mean square 1: roots of its slope's length.
+        """How strong each player is by itself, (n,), of mean square 1: its slope's length to POWER.
 
-        Roots, because a prior that follows the lengths themselves was measured to be too sure
-        about weak players: pairs of them were shrunk, and their intervals too short.
+        Higher powers had smaller errors, but were measured to be too sure about weak players:
+        pairs of them were shrunk, and their intervals too short.
         """
         centred, X = self.E - self.mean, self.X - self.w @ self.X
         inverse = torch.linalg.pinv(X.T @ (self.w[:, None] * X), hermitian=True, rtol=1e-10)
@@ -89,14 +89,14 @@ class Design:
         size = (size - noise).clamp(min=MIN_STRENGTH * float(size.mean()))
         if not float(size.sum()) > 0:  # a constant embedding
             return torch.ones_like(size)
-        return size.sqrt().sqrt() / size.sqrt().mean().sqrt()
+        return size ** (POWER / 2) / (size**POWER).mean().sqrt()
 
 
 class Problem:
     """One least-squares problem of a side: a constant, x_i for some players, x_i x_j among some.
 
-    The penalty is chosen once, for the targets ``Y`` (m, k); after that any targets are fitted.
-    Results are coefficients of monomials in z.
+    The penalty is chosen once, for the targets ``Y`` (m, k); then any targets are fitted. Results
+    are coefficients of monomials in z.
 
     Attributes
     ----------
@@ -115,28 +115,24 @@ class Problem:
         Y: torch.Tensor,
     ) -> None:
         self.design, self.singles, self.among = design, singles, among
-        ridge = 0.0 if ridge == "auto" and design.exact else ridge
-        pairs = len(among) * (len(among) - 1) // 2
-        terms = 1 + len(singles) + pairs
-        # where masks are few, first-order terms are penalised as well
-        few = design.m < MIN_MASKS_PER_TERM * (len(singles) + 1)
-        self.penalises_first = ridge == "auto" and few
         self.scale = torch.ones_like(design.X[0])  # (n,): lengths of the players' columns
-        if ridge == "auto" and (pairs or self.penalises_first):
+        few = design.m < MIN_MASKS_PER_TERM * (len(singles) + 1)
+        auto = ridge == "auto" and not design.exact
+        self.penalises_first = auto and few
+        if auto and (len(among) > 1 or self.penalises_first):
             self.scale = self._likelier_scale(Y)
         self.parts = self._factorise(self.scale)
-        open_terms = sum(part.undetermined for part in self.parts)
-        if ridge == 0 and (design.m < terms or open_terms):
-            which = f"{design.kind}: {design.m} masks do not determine {terms} terms"
-            if design.m >= terms:
-                which = f"{design.kind}: masks leave {open_terms} of {pairs} pairs undetermined"
+        if auto:
+            self.ridges = [chosen for chosen, _ in self._choose(self.parts, Y)]
+        else:
+            self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
+        left = sum(part.undetermined for part in self.parts)
+        if left and not any(self.ridges):
             warn(
-                f"{which}; plain least squares gives the smallest of many solutions. Use more "
-                "masks or ridge='auto'."
+                f"{design.kind}: {design.m} masks leave {left} of "
+                f"{sum(part.terms for part in self.parts)} terms undetermined; plain least squares "
+                "gives the smallest of many solutions. Use more masks or ridge='auto'."
             )
-        self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
-        if ridge == "auto":
-            self.ridges = [ridge for ridge, _ in self._choose(self.parts, Y)]
 
     def _factorise(
         self, scale: torch.Tensor, rows: slice = slice(None)
@@ -167,21 +163,15 @@ class Problem:
         that pairs of strong players do. Restricted likelihood decides, on some of the rows.
         """
         rows = slice(0, PRIOR_ROWS * (1 + self.design.folded))
-        alike, strength = self.scale, self.design.strength
 
         def cost(scale: torch.Tensor) -> float:
             return sum(cost for _, cost in self._choose(self._factorise(scale, rows), Y[rows]))
 
-        return strength if cost(strength) < cost(alike) else alike
+        return min(self.scale, self.design.strength, key=cost)
 
-    def _choose(
-        self, parts: tuple[LeastSquares, ...], Y: torch.Tensor
-    ) -> list[tuple[float, float]]:
-        """Penalty and cost of each part, from targets (m, k); none where nothing is penalised."""
-        return [
-            part.choose(self.of_part(k, Y)) if part.columns.count else (0.0, 0.0)
-            for k, part in enumerate(parts)
-        ]
+    def _choose(self, parts: Sequence[LeastSquares], Y: torch.Tensor) -> list[tuple[float, float]]:
+        """Penalty and cost of each part, from targets (m, k)."""
+        return [part.choose(self.of_part(k, Y)) for k, part in enumerate(parts)]
 
     def of_part(self, k: int, Y: torch.Tensor) -> torch.Tensor:
         """Targets of the k-th part: twins' means or half differences (m/2, k), or all rows."""
@@ -189,20 +179,18 @@ class Problem:
             return Y
         return ((Y[0::2] - Y[1::2]) if k else (Y[0::2] + Y[1::2])) / 2
 
-    def solutions(self, Y: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def solutions(self, Y: torch.Tensor) -> list[Solution]:
         """Free and penalised coefficients of each part for targets (m, k)."""
         return [
             part.solve(self.of_part(k, Y), ridge)
             for k, (part, ridge) in enumerate(zip(self.parts, self.ridges, strict=True))
         ]
 
-    def terms(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fit targets (m, k): constants (k,), first-order (n, k) and pair terms (n, n, k)."""
+    def terms(self, Y: torch.Tensor) -> Polynomial:
+        """Fit targets (m, k): their polynomials in z."""
         return self.monomials(self.solutions(Y))
 
-    def monomials(
-        self, solutions: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def monomials(self, solutions: Sequence[Solution]) -> Polynomial:
         """From the parts' coefficients in x to those of monomials in z."""
         design, n = self.design, len(self.singles)
         free, penalised = solutions[0]

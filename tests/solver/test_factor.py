@@ -93,9 +93,9 @@ def test_factors_of_different_models_methods_or_widths_do_not_pair():
     pair(factor("image"), factor("image"))  # two images do
     with pytest.raises(ValueError, match=r"one side belongs to x .* and the other to y"):
         pair(factor("image"), factor("text", model="y"))
-    with pytest.raises(ValueError, match="made by 'm' and the other by 'k'"):
+    with pytest.raises(ValueError, match=r"made by 'm', .* made by 'k'"):
         pair(factor("image"), factor("text", method="k"))
-    with pytest.raises(ValueError, match="width 2 and 3"):
+    with pytest.raises(ValueError, match=r"of width 2, .* of width 3"):
         pair(factor("image"), factor("text", width=3))
 
 
@@ -134,7 +134,7 @@ def test_a_map_of_model_sides_has_a_grid_and_survives_a_file(tmp_path):
 # --- fitted sides ----------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*masks do not determine")
+@pytest.mark.filterwarnings("ignore:.*terms undetermined")
 @pytest.mark.parametrize("ridge", [0, "auto"])
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(("p", "masks"), [(0.5, 100), (0.3, 40), (0.7, 2**9)])

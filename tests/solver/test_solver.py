@@ -119,7 +119,7 @@ def test_sides_of_different_models_do_not_pair():
 
     with pytest.raises(ValueError, match=r"one side belongs to model-a .* the other to model-b"):
         solve(side(1, "a"), side(2, "b"))
-    with pytest.raises(ValueError, match="width 16 and 8"):
+    with pytest.raises(ValueError, match=r"width 16, .* width 8"):
         solve(side(1, "a"), side(2, "a", width=8))
 
 
@@ -142,7 +142,7 @@ def test_unknown_options_are_refused(options, message):
 
 def test_too_few_masks_for_least_squares_are_warned_about():
     image, text = sweep(Smooth(20, seed=1), masks=100), sweep(Smooth(4, seed=2), masks=16)
-    with pytest.warns(UserWarning, match="100 masks do not determine 211 terms"):
+    with pytest.warns(UserWarning, match="100 masks leave 141 of 211 terms undetermined"):
         solve(image, text, ridge=0)
     repeated = MaskSample(image.masks[:2].repeat(150, 1), torch.ones(300, dtype=torch.float64))
     with pytest.warns(UserWarning, match="undetermined"):
