@@ -1,4 +1,4 @@
-"""What is asked: masks and their weights, and the sweep of one side under them."""
+"""Masks and their weights, and the sweep of one side under them."""
 
 from fixlip import renamed
 from fixlip.sampler.distinct import distinct, shapley_masks, split_budget

@@ -75,9 +75,9 @@ class SideErrors:
         none = self.design.E.new_zeros(0, _count(self.design.n + other.n))
         if not self.members.shape[1]:
             return none, none
-        seen = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
-        seen = seen if cross else torch.zeros_like(seen)
-        groups, draws = self._of_groups(other, seen), self._of_penalties(other, seen)
+        directions = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
+        directions = directions if cross else torch.zeros_like(directions)
+        groups, draws = self._of_groups(other, directions), self._of_penalties(other, directions)
         return groups, none if draws is None else draws
 
     def own_rows(self, vectors: torch.Tensor) -> Iterator[Polynomial]:
@@ -88,26 +88,26 @@ class SideErrors:
             targets = (left[:, None] * some.T[..., None]).flatten(1)  # (m, groups k)
             yield from zip(*(t.split(k, -1) for t in self.own.terms(targets)), strict=True)
 
-    def _of_groups(self, other: Fitted, seen: torch.Tensor) -> torch.Tensor:
+    def _of_groups(self, other: Fitted, directions: torch.Tensor) -> torch.Tensor:
         member, design = self.members, self.design
         means = (design.w[:, None] * member).T @ (design.E - design.mean)  # (groups, D)
         within = residuals(self.own, design.E @ other.mean[:, None])  # (m, 1)
         g0, g1, g2 = self.own.terms(within * member)  # (groups,), (n, groups), (n, n, groups)
         h0, h1, h2 = other.own(means.T)  # through the mean that the other side is paired with
-        across = self.vector_residuals @ seen.T  # (m, n_other + 1)
+        across = self.vector_residuals @ directions.T  # (m, n_other + 1)
         rows: list[Terms] = []
         for g, mean in enumerate(means):
             origin, slopes, _ = self.vectors.terms(across * member[:, g : g + 1])
-            centre = seen @ mean - origin  # (n_other + 1,)
+            centre = directions @ mean - origin  # (n_other + 1,)
             e0 = g0[g] + h0[g] - mean @ other.mean + centre[-1]
             e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
             rows.append(Terms(e0, e1, blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
         return flatten(*map(torch.stack, zip(*rows, strict=True)))
 
-    def _of_penalties(self, other: Fitted, seen: torch.Tensor) -> torch.Tensor | None:
+    def _of_penalties(self, other: Fitted, directions: torch.Tensor) -> torch.Tensor | None:
         E, n, n_other = self.design.E, self.design.n, other.n
         own = shrinkage(self.own, E @ other.mean[:, None])
-        across = shrinkage(self.vectors, E @ seen.T)
+        across = shrinkage(self.vectors, E @ directions.T)
         if own is None and across is None:
             return None
         zeros = E.new_zeros
