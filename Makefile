@@ -10,7 +10,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # tqdm misses ipywidgets; plain text bars are what we want.
 export PYTHONWARNINGS ?= ignore:IProgress not found
 
-# Tests run in so many processes, with one thread of torch in each: faster than one process with all.
+# Tests and notebooks run in so many processes, with a share of the cores each: faster than one
+# process with all of them.
 WORKERS ?= 2
 PYTEST  = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS)
 
@@ -30,7 +31,7 @@ help:  ## list the targets
 	@echo "  .venv/bin/python -m pytest -n 2               (make test)"
 
 figures: $(READY)  ## execute all notebooks on the demo model, into runs/figures/index.html
-	$(PY) notebooks/run.py figures
+	$(PY) notebooks/run.py figures --workers $(WORKERS)
 
 check: $(READY)  ## style and the fast tests: two minutes, before every commit
 	@status=0; \

@@ -11,12 +11,13 @@ Each notebook gets a kernel process of its own, which starts in this folder.
 
 import argparse
 import ast
+import multiprocessing
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from fixlip.files import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = "00_quickstart"
+Job = tuple[Path, Path, dict[str, object], int | None]  # what `execute` takes
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -132,6 +134,23 @@ def execute(
     return error and error.splitlines()[0]
 
 
+def timed(job: Job) -> tuple[Path, str | None, float]:
+    """Execute one notebook: itself, what failed, and the seconds it took."""
+    start = time.monotonic()
+    error = execute(*job)
+    return job[0], error, time.monotonic() - start
+
+
+def executed(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Path, str | None, float]]:
+    """Execute notebooks, so many at the same time, and yield what `timed` says as each ends."""
+    if min(workers, len(jobs)) <= 1:
+        yield from map(timed, jobs)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap_unordered(timed, jobs)
+
+
 def run(
     sources: Sequence[Path],
     copies: Path,
@@ -140,8 +159,9 @@ def run(
     values: dict[str, object] | None = None,
     in_place: bool = False,
     timeout: int | None = None,
+    workers: int = 1,
 ) -> list[str]:
-    """Execute notebooks one after the other and say how each went.
+    """Execute notebooks and say how each went.
 
     Parameters
     ----------
@@ -155,6 +175,8 @@ def run(
         Replace each notebook by its executed copy if every cell succeeded.
     timeout : int, optional
         Seconds that one cell may take; by default as long as it likes.
+    workers : int
+        How many notebooks are executed at the same time, each with its share of the cores.
 
     Returns
     -------
@@ -162,28 +184,25 @@ def run(
         Names of the notebooks that failed; the others ran all the same.
     """
     failed = []
-    for number, source in enumerate(sources, start=1):
-        target = copies / source.name
-        print(f"[{number}/{len(sources)}] {source.stem} ... ", end="", flush=True)
-        start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            # A kernel named python3 may be installed for another interpreter: this one goes first.
-            quiet = ["--IPKernelApp.log_level=CRITICAL"]
-            write_kernel_spec(Path(folder) / "kernels" / KERNELSPEC["name"], extra_arguments=quiet)
-            os.environ["JUPYTER_PATH"] = folder
-            os.environ["FIXLIP_OUTPUT"] = str(figures)
-            os.environ.setdefault(
-                "SOURCE_DATE_EPOCH", "0"
-            )  # no date in PDFs: same figure, same file
-            os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm's
-            error = execute(source, target, values or {}, timeout)
-        if error:
-            failed.append(source.stem)
-        elif in_place:
-            target.replace(source)
-        print(f"{'FAILED' if error else 'ok'}, {time.monotonic() - start:.1f} s", flush=True)
-        if error:
-            print(f"    {error}", flush=True)
+    jobs = [(source, copies / source.name, values or {}, timeout) for source in sources]
+    together = f", {workers} at a time" if workers > 1 else ""
+    print(f"running {', '.join(source.stem for source in sources)}{together}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # A kernel named python3 may be installed for another interpreter: this one goes first.
+        quiet = ["--IPKernelApp.log_level=CRITICAL"]
+        write_kernel_spec(Path(folder) / "kernels" / KERNELSPEC["name"], extra_arguments=quiet)
+        os.environ["JUPYTER_PATH"] = folder
+        os.environ["FIXLIP_OUTPUT"] = str(figures)
+        os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no date in PDFs: same figure, same file
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm's
+        for number, (source, error, seconds) in enumerate(executed(jobs, workers), start=1):
+            state = "FAILED" if error else "ok"
+            print(f"[{number}/{len(jobs)}] {source.stem} ... {state}, {seconds:.1f} s", flush=True)
+            if error:
+                failed.append(source.stem)
+                print(f"    {error}", flush=True)
+            elif in_place:
+                (copies / source.name).replace(source)
     if failed:
         print(f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(failed)}")
     return failed
@@ -236,7 +255,14 @@ def run_chosen(options: argparse.Namespace) -> list[str]:
         return run_apart(sources[0], sources[0].stem, options.set, options.timeout)
     copies, committed = ROOT / "runs" / "notebooks", ROOT / "figures"
     folder = committed if refresh else ROOT / "runs" / "figures"
-    failed = run(sources, copies, figures=folder, in_place=refresh, timeout=options.timeout)
+    failed = run(
+        sources,
+        copies,
+        figures=folder,
+        in_place=refresh,
+        timeout=options.timeout,
+        workers=options.workers,
+    )
     if refresh:
         print(f"figures are in {folder}, executed notebooks in {sources[0].parent}")
         return failed
@@ -277,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="notebooks, or how their names begin; default all")
     parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="set a parameter")
     parser.add_argument("--timeout", type=int, default=3600, help="seconds that a cell may take")
+    parser.add_argument("--workers", type=int, default=1, help="notebooks at the same time")
     for name in ("image", "caption", "model", "pretrained"):
         parser.add_argument(f"--{name}", default="", help="for explain")
     options = parser.parse_args(arguments)

@@ -172,8 +172,9 @@ def folder(tmp_path, monkeypatch):
         nbformat.write(content, clone / "notebooks" / f"{name}.ipynb")
     monkeypatch.chdir(clone)
     monkeypatch.setattr(run, "ROOT", clone)
-    for name in ("FIXLIP_OUTPUT", "JUPYTER_PATH", "SOURCE_DATE_EPOCH", "PYTHONWARNINGS"):
-        monkeypatch.setenv(name, "")  # run sets them: undo that afterwards
+    set_by_run = ("FIXLIP_OUTPUT", "JUPYTER_PATH", "SOURCE_DATE_EPOCH", "PYTHONWARNINGS")
+    for name in (*set_by_run, "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # undone afterwards
         monkeypatch.delenv(name)
     # a user's own kernel named python3, which belongs to something else and must not be taken
     decoy = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
@@ -185,12 +186,14 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_run_goes_on_after_a_failure(folder, capsys):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_run_goes_on_after_a_failure(folder, capsys, workers):
     before = {path.name: path.read_bytes() for path in folder.glob("notebooks/*")}
-    assert run.main(["figures", "01", "02_fine"]) == 1
+    assert run.main(["figures", "01", "02_fine", "--workers", str(workers)]) == 1
     said = capsys.readouterr().out
-    assert "[1/2] 01_broken ... FAILED" in said and "cell In [3]: ValueError: p is 0.5" in said
-    assert "[2/2] 02_fine ... ok" in said and "1 of 2 notebooks failed: 01_broken" in said
+    assert "/2] 01_broken ... FAILED" in said and "cell In [3]: ValueError: p is 0.5" in said
+    assert "/2] 02_fine ... ok" in said and "1 of 2 notebooks failed: 01_broken" in said
+    assert "[1/2]" in said and "[2/2]" in said
     assert before == {path.name: path.read_bytes() for path in folder.glob("notebooks/*")}
     copy = nbformat.read(folder / "runs" / "notebooks" / "02_fine.ipynb", as_version=4)
     assert copy.cells[2].outputs[0].text == "a dog\ndemo False\n"
