@@ -30,7 +30,7 @@ class Subsets:
     Attributes
     ----------
     sizes : numpy.ndarray, (n,), int
-        1 to n: how many players row k keeps.
+        1 to n: how many players each row keeps.
     most, least : numpy.ndarray, (n, n), bool
         True = kept. Rows need not be nested.
     most_scores, least_scores : numpy.ndarray, (n,)
@@ -50,13 +50,11 @@ class Optimum:
 
     Attributes
     ----------
-    mask : numpy.ndarray, (n,), bool
-    score : float
-        What `score` gives for it.
-    bound : float
-        No subset of this size scores higher (sense="most") or lower ("least").
-    proven : bool
-        Whether the bound meets the score, up to 2e-5 of the largest term in size.
+    mask, score : numpy.ndarray, (n,), bool; float
+        The subset, and what `score` gives for it.
+    bound, proven : float, bool
+        No subset of this size scores higher (sense="most") or lower ("least") than the bound;
+        whether it meets the score, up to 2e-5 of the largest term in size.
     """
 
     mask: np.ndarray
@@ -74,10 +72,6 @@ def score(explanation: Explanation, masks: torch.Tensor | np.ndarray) -> np.ndar
         Of a product explanation, the terms up to second order.
     masks : array, (m, n), bool
         True = kept.
-
-    Returns
-    -------
-    numpy.ndarray, (m,)
 
     Examples
     --------
@@ -123,10 +117,6 @@ def greedy(explanation: Explanation, *, starts: str | Sequence[Player] | None = 
         Where chains start: every player, `starting_players`, or those given. None is the published
         rule: all, or `starting_players` where there are more than 100.
 
-    Returns
-    -------
-    Subsets
-
     References
     ----------
     Baniecki et al., NeurIPS 2025, subset selection for insertion/deletion curves (figure 3).
@@ -157,22 +147,10 @@ def greedy(explanation: Explanation, *, starts: str | Sequence[Player] | None = 
 
 
 def exact(explanation: Explanation) -> Subsets:
-    """Find the best and the worst subset of every size among all 2**n.
+    """Find the best and the worst subset of every size among all 2**n, of at most 24 players.
 
-    Parameters
-    ----------
-    explanation : Explanation
-        Of at most 24 players: 20 take about a second, 24 about half a minute.
-
-    Returns
-    -------
-    Subsets
-        Of equal scores, the subset that comes first in binary counting, player 0 the lowest bit.
-
-    Raises
-    ------
-    ValueError
-        Where there are more players.
+    20 players take about a second, 24 about half a minute. Of equal scores comes the subset that is
+    first in binary counting, player 0 the lowest bit.
     """
     _check(explanation)
     n = explanation.n
@@ -208,13 +186,8 @@ def optimum(
     sense : {"most", "least"}
         Highest or lowest score.
     seconds : float
-        Time for HiGHS. A search that it cuts off has no proof, and what it found depends on the
-        speed of the machine; one that ends before does not.
-
-    Returns
-    -------
-    Optimum
-        Never worse than greedy's subset.
+        Time for HiGHS. A search that it cuts off has no proof, and its result depends on the speed
+        of the machine, but is never worse than greedy's.
 
     References
     ----------
@@ -257,14 +230,14 @@ def optimum(
 
 
 class _Pool:
-    """The highest and the lowest score of every size among the subsets shown so far."""
+    """The highest and the lowest score of every size among the subsets added."""
 
     def __init__(self, n: int) -> None:
         self.masks = np.zeros((2, n, n), bool)  # most, least
         self.totals = np.full((2, n), -np.inf)
 
     def add(self, size: int, masks: np.ndarray, totals: np.ndarray) -> None:
-        """Show it subsets of one size, masks (m, n), with their scores (m,)."""
+        """Add subsets of one size, masks (m, n), with their scores (m,)."""
         for which, signed in enumerate((totals, -totals)):
             row = signed.argmax()
             if signed[row] > self.totals[which, size - 1]:

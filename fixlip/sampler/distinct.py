@@ -26,19 +26,12 @@ def distinct(
     ----------
     n, m : int
         Players, and distinct masks (clamped to 2**n with a warning).
-    p : float
-        Probability of keeping a player, in (0, 1).
-    seed : int
-        The same seed gives the same masks.
+    p, seed : float, int
+        Probability of keeping a player, in (0, 1); one seed, one set of masks.
     weighting : {"mass", "reference"}
         "mass" gives the drawn masks together the probability that the listed ones leave over.
         "reference" gives them probability 1 instead, which over-weights them wherever the border
         trick is partial: it reproduces the weights of the published code.
-
-    Returns
-    -------
-    MaskSample
-        Listed masks first.
 
     References
     ----------
@@ -66,15 +59,8 @@ def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> 
     ----------
     n, m : int
         Players, at least 2, and distinct masks (clamped to 2**n - 2 with a warning).
-    seed : int
-        The same seed gives the same masks.
-    weighting : {"mass", "reference"}
-        See `distinct`.
-
-    Returns
-    -------
-    MaskSample
-        With p = .5, the share of players that the kernel keeps on average.
+    seed, weighting : int, str
+        As in `distinct`. The sample's p is .5, the share of players that the kernel keeps.
 
     References
     ----------
@@ -165,15 +151,8 @@ def split_budget(n_image: int, n_text: int, values: int) -> tuple[int, int]:
 
     Parameters
     ----------
-    n_image, n_text : int
-        Players of each side.
-    values : int
-        Wanted number of game values m_I * m_T, at least 4.
-
-    Returns
-    -------
-    tuple of int
-        (m_I, m_T).
+    n_image, n_text, values : int
+        Players of each side, and the wanted number of game values m_I * m_T, at least 4.
 
     Examples
     --------
