@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -23,7 +22,7 @@ from fixlip.budget.variance import (
     ratio,
     seconds_of,
 )
-from fixlip.checks import per_side, probability, warn
+from fixlip.checks import number, per_side, probability, warn, whole
 from fixlip.sampler import Side, Sweep, side_seeds, sweep
 from fixlip.sampler.masks import check_counts
 
@@ -42,18 +41,14 @@ class Advice:
 
     Attributes
     ----------
-    masks : (int, int)
+    masks, players : (int, int)
         Masks of the image and of the text, to be given to `fixlip.explain` or, one by one, to
-        `fixlip.sweep`. 2**n of n players: all there are, and so no error from that side.
-    error : float
-        Expected root-mean-square standard error of the image-text interactions, in units of the
-        game.
-    size : float
-        Root-mean-square of the interactions themselves, corrected for their error.
-    seconds : float
-        Expected time of the encoder for these masks and each side's two ends.
-    costs : (float, float)
-        Seconds per mask, image and text.
+        `fixlip.sweep`; 2**n of n players are all there are, and so no error from that side.
+    error, size : float
+        Expected root-mean-square standard error of the image-text interactions, and their
+        root-mean-square corrected for it, in units of the game.
+    seconds, costs : float, (float, float)
+        Expected time of the encoder for these masks and each side's two ends; seconds per mask.
     components : (float, float, float)
         zeta_I, zeta_T and s2 of the paper's Theorem 2 for the mean over all interactions, in
         squared units of the game: Var = [(m_T - 1) zeta_I + (m_I - 1) zeta_T + s2] / (m_I m_T).
@@ -61,7 +56,6 @@ class Advice:
         side that is listed in full.
     paper_masks, paper_error : (int, int), float
         The paper's split (`fixlip.sampler.split_budget`) at equal time, and its expected error.
-    players : (int, int)
     notes : tuple of str
         What to know about these numbers of masks.
     """
@@ -127,33 +121,20 @@ def advise(
     image, text : Side or Sweep
         Sides, such as ``encoder.image(...)``, or sweeps that were made already; these need
         ``costs``, and take the place of a pilot of their side.
-    seconds : float
-        Time that the encoder may take: the error is made as small as possible. Give this or
-        ``tolerance``. The fit that follows takes time of its own.
-    tolerance : float
-        Error to reach, relative to the size of the interactions, in (0, 1): the time is made as
-        short as possible.
+    seconds, tolerance : float
+        Give one: the time that the encoder may take (the fit comes on top), for the smallest error;
+        or the error to reach, relative to the size of the interactions, in (0, 1), for the shortest
+        time.
     p, seed, sampling
         As in `fixlip.explain`; only "antithetic" and "independent" masks.
     pilot : int or (int, int)
         Masks of the pilot; raised to the least that carries a fit, and to all where a side has
         no more than that.
-    costs : (float, float), optional
+    costs : float or (float, float), optional
         Seconds (or any other price) of one image mask and of one text mask; by default the time of
         the pilot, after a first call that is not counted.
-    scale : float, optional
-        As in `fixlip.solve`.
-    batch_size, progress
-        See `fixlip.sweep`.
-
-    Returns
-    -------
-    Advice
-
-    Raises
-    ------
-    ValueError
-        For impossible numbers, and for sweeps too small to tell anything.
+    scale, batch_size, progress
+        See `fixlip.solve` and `fixlip.sweep`.
 
     References
     ----------
@@ -170,16 +151,12 @@ def advise(
     """
     if (seconds is None) == (tolerance is None):
         raise ValueError("give either seconds=... (the time there is) or tolerance=... (the error)")
-    if seconds is not None and not (_number(seconds) and 0 < seconds < math.inf):
-        raise ValueError(f"seconds must be a positive number, got {seconds!r}")
+    if seconds is not None:
+        number("seconds", seconds, above=0)
     if tolerance is not None:
         check_tolerance(tolerance)
-    if costs is not None and not (
-        isinstance(costs, tuple | list)
-        and len(costs) == 2
-        and all(_number(c) and 0 < c < math.inf for c in costs)
-    ):
-        raise ValueError(f"costs are two positive numbers (image, text), got {costs!r}")
+    if costs is not None:
+        costs = tuple(number("costs", cost, above=0) for cost in per_side("costs", costs))
     swept, timed = [], []
     each = (image, text), per_side("p", p), per_side("pilot", pilot), side_seeds(seed)
     for side, q, masks, s in zip(*each, strict=True):
@@ -193,7 +170,7 @@ def advise(
         masks = max(masks, least_masks(side.n, probability(q)))
         swept.append(_pilot(timed[-1], masks, q, s, sampling, batch_size, progress))
     components = VarianceComponents.of(*swept, sampling=sampling, scale=scale)
-    costs = tuple(side.cost for side in timed) if costs is None else tuple(map(float, costs))
+    costs = costs or tuple(side.cost for side in timed)
     if tolerance is not None:
         seconds = components.time_for((tolerance * components.rms_interaction) ** 2, costs)
     masks = components.split(seconds, costs)
@@ -258,10 +235,8 @@ def sweep_to_tolerance(
         root-mean-square size; in (0, 1).
     max_masks : int
         Most masks of either side.
-    p, seed, sampling
-        As in `fixlip.explain`; only "antithetic" and "independent" masks.
-    batch_size, progress
-        See `fixlip.sweep`.
+    p, seed, sampling, batch_size, progress
+        As in `advise`.
 
     Returns
     -------
@@ -274,14 +249,10 @@ def sweep_to_tolerance(
     sides = _Timed(image), _Timed(text)
     keep = per_side("p", p)
     least = [least_masks(side.n, probability(q)) for side, q in zip(sides, keep, strict=True)]
-    if (
-        isinstance(max_masks, bool)
-        or not isinstance(max_masks, (int, np.integer))
-        or max_masks < max(least)
-    ):
+    if whole("max_masks", max_masks) < max(least):
         raise ValueError(
-            f"max_masks must be a whole number of {max(least):,} or more, the fewest masks that "
-            f"carry a fit of {image.n} and {text.n} players at p={p}, got {max_masks!r}"
+            f"max_masks must be {max(least):,} or more, the fewest masks that carry a fit of "
+            f"{image.n} and {text.n} players at p={p}, got {max_masks!r}"
         )
     most = max_masks - max_masks % 2  # twins come in pairs
     swept = [
@@ -347,7 +318,6 @@ class _Timed:
         return getattr(self._side, name)
 
     def embed(self, masks: torch.Tensor) -> torch.Tensor:
-        """Embed, and note how long it took."""
         start = time.perf_counter()
         rows = self._side.embed(masks)
         if isinstance(rows, torch.Tensor):
@@ -357,7 +327,6 @@ class _Timed:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all calls."""
         return sum(s for _, s in self._calls)
 
     @property
@@ -389,12 +358,8 @@ def _pilot(
 
 def check_tolerance(tolerance: float) -> None:
     """Raise unless a tolerance lies strictly between 0 and 1."""
-    if not (_number(tolerance) and 0 < tolerance < 1):
+    if not 0 < number("tolerance", tolerance) < 1:
         raise ValueError(
             "tolerance is an error relative to the size of the interactions and must lie strictly "
             f"between 0 and 1, got {tolerance!r} (0.05 is 5 %)"
         )
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float, np.floating)) and not isinstance(value, bool)

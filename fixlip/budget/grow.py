@@ -27,23 +27,12 @@ def grow(
 
     Parameters
     ----------
-    swept : Sweep
-        From `sweep`, of the same side.
-    side : Side
+    swept, side : Sweep, Side
+        From `sweep`, and the side that was swept.
     masks : int
         Budget, at least as many as ``swept`` has; all masks are listed where it allows that.
     batch_size, progress
         See `sweep`.
-
-    Returns
-    -------
-    Sweep
-
-    Raises
-    ------
-    ValueError
-        For fewer masks than there are, for a side with other players, or for a sample that was
-        not drawn by `draw`.
     """
     old = swept.sample
     if tuple(side.names) != swept.names:

@@ -63,11 +63,9 @@ class VarianceComponents:
         ``keep`` it stays listed.
         """
         scale, _ = pair_scale(image.info, text.info, scale=scale)
-        widths = image.embeddings.shape[1], text.embeddings.shape[1]
-        if widths[0] != widths[1]:
+        if (width := image.embeddings.shape[1]) != (other := text.embeddings.shape[1]):
             raise ValueError(
-                f"the sides have embeddings of width {widths[0]} and {widths[1]}: take both from "
-                "the same model"
+                f"the sides have embeddings of width {width} and {other}: use one model for both"
             )
         (J_I, S_I, used_I, now_I), (J_T, S_T, used_T, now_T) = (
             _slopes(s, sampling) for s in (image, text)
@@ -182,8 +180,7 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
                 f"take {least_masks(swept.n, sample.p):,} or more"
             )
         kept = sample.masks.sum(0)
-        fixed = int(((kept == 0) | (kept == sample.m)).sum())
-        if fixed:
+        if fixed := int(((kept == 0) | (kept == sample.m)).sum()):
             raise ValueError(
                 f"{fixed} of {swept.n} players of the {kind} are kept in all or in none of "
                 f"{sample.m} masks: take more masks, or a p nearer to 0.5 than {sample.p:g}"
@@ -197,8 +194,8 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
         folded = sampling == "antithetic" and design.p == 0.5  # as `Design.folded` of drawn masks
         if folded:  # of twins, the half difference counts; the last row is the first one's twin
             residual = (residual - residual.flip(0)) / 2
-        spread = design.w * design.X.square().sum(1) / design.sd**2 * (1 + folded)  # (m,)
-        covariance = residual.T @ (spread[:, None] * residual)
+        size = design.w * design.X.square().sum(1) / design.sd**2 * (1 + folded)  # (m,)
+        covariance = residual.T @ (size[:, None] * residual)
         return slopes, covariance, (1 + folded) * (design.n + 1), 0.0
     covariance = slopes.new_zeros(2 * [slopes.shape[1]])
     for member in members(design).T:

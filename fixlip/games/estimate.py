@@ -1,8 +1,4 @@
-"""Model-agnostic estimation: explain any game that is a function of joint masks, on a budget.
-
-A dual encoder is cheaper to explain from two sweeps (`fixlip.solve`), which this file knows
-nothing of: here a game is asked mask by mask, and every answer costs one of the budget.
-"""
+"""Model-agnostic estimation: explain any game that is a function of joint masks, on a budget."""
 
 from __future__ import annotations
 
@@ -35,6 +31,8 @@ def estimate(
 ) -> Explanation:
     """Explain any function of joint masks by a polynomial of order 1 or 2.
 
+    (A dual encoder is cheaper to explain from two sweeps, by `fixlip.solve`.)
+
     Parameters
     ----------
     game : callable
@@ -54,9 +52,8 @@ def estimate(
         lists all masks, and the result is exact. A sample of one's own is taken as it is, with its
         own p (for "shapley": the kernel as weights, as `fixlip.sampler.shapley_masks` makes it),
         and the two ends are asked besides.
-    order : {1, 2}
-    seed : int
-        The same seed gives the same masks.
+    order, seed : {1, 2}, int
+        One seed, one set of masks.
     sampling : str, optional
         How masks are drawn: see `fixlip.sampler.draw`; by default "antithetic". For "shapley",
         "distinct" (the default) or "distinct-reference".
@@ -66,9 +63,8 @@ def estimate(
     Returns
     -------
     Explanation
-        ``info["fit"]["masks"]`` counts the masks that the game was asked for. Error bars are zero
-        where all were; those of "distinct" and Shapley samples are a little too wide where the
-        budget is a large part of all masks, as they take draws to be independent.
+        Its error bars are zero where all masks were asked; those of "distinct" and Shapley samples
+        are a little too wide where many of all masks were, as they take draws to be independent.
 
     Raises
     ------
@@ -99,21 +95,14 @@ def estimate(
     values, (empty, full) = answers[:-2], answers[-2:].tolist()
 
     if sample.sampling == "enumerated" and sample.m == 2**n:
-        found = (
-            exact.weighted_banzhaf(values.numpy(), p=p, order=order)
-            if index == "banzhaf"
-            else exact.faith_shapley(values.numpy(), order=order)
-        )
+        options = {"p": p, "order": order} if index == "banzhaf" else {"order": order}
+        every = exact.weighted_banzhaf if index == "banzhaf" else exact.faith_shapley
+        found = every(values.numpy(), **options)
         e0, e1, e2, deviations = found.e0, found.e1, found.e2, found.deviations
     else:
         _warn_of_open_terms(sample.masks, index, order, ridge)
-        e0, e1, e2, deviations = fit_game(
-            sample,
-            values,
-            order=order,
-            ridge=ridge,
-            ends=(empty, full) if index == "shapley" else None,
-        )
+        ends = (empty, full) if index == "shapley" else None
+        e0, e1, e2, deviations = fit_game(sample, values, order=order, ridge=ridge, ends=ends)
         e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.float().numpy()
 
     sides = {name: getattr(game, f"{name}_side", None) for name in ("image", "text")}
@@ -169,10 +158,8 @@ def _sample(
         return draw(n, masks - 2, p=p, seed=seed, sampling=sampling or "antithetic")
     weightings = {None: "mass", "distinct": "mass", "distinct-reference": "reference"}
     if sampling not in weightings:
-        raise ValueError(
-            f'masks for the Shapley index are drawn by "distinct" or "distinct-reference", got '
-            f"{sampling!r}"
-        )
+        known = '"distinct" or "distinct-reference"'
+        raise ValueError(f"masks for the Shapley index are drawn by {known}, got {sampling!r}")
     return shapley_masks(n, masks - 2, seed=seed, weighting=weightings[sampling])
 
 

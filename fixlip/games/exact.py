@@ -1,13 +1,8 @@
 """Exact quantities of a small game from all of its 2**n values: nothing is sampled or fitted.
 
-Every function takes the values as `game_values` lists them: row r is the mask that keeps player i
-where bit i of r is set. One pass over the players, as in a fast Fourier transform, gives the
-interaction index of *every* set of players at once, in n * 2**n steps:
-
-- weighted Banzhaf with p: replace the values without and with a player by their mean under p and
-  by their difference;
-- p = 0 is the Moebius transform: the polynomial that equals the game;
-- the mean over all p in [0, 1] is the Shapley value (Owen, 1972).
+Values (2**n,) stand as `game_values` lists them: row r is the mask, or the set, of the players i
+whose bit i is set in r. One pass over the players, as in a fast Fourier transform, gives the
+interaction index of *every* set at once, in n * 2**n steps.
 """
 
 from __future__ import annotations
@@ -16,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fixlip.checks import one_of
 from fixlip.explanation import Explanation
 from fixlip.games.game import ask, count_players
 from fixlip.sampler import enumerate_masks
@@ -24,7 +20,7 @@ Probability = float | Sequence[float] | np.ndarray
 
 
 def game_values(game: Callable, *, n: int | None = None) -> np.ndarray:
-    """Ask a game for all its values, in one call.
+    """Ask a game for all its values (2**n,), float64, in one call.
 
     Parameters
     ----------
@@ -32,11 +28,6 @@ def game_values(game: Callable, *, n: int | None = None) -> np.ndarray:
         From masks (m, n), torch.bool, True = kept, to values (m,), torch or numpy.
     n : int, optional
         Number of players; by default the game's own ``n``.
-
-    Returns
-    -------
-    numpy.ndarray, (2**n,), float64
-        Row r keeps player i where bit i of r is set, as in `fixlip.sampler.enumerate_masks`.
 
     Examples
     --------
@@ -50,19 +41,9 @@ def interactions(values: np.ndarray, *, p: Probability = 0.5) -> np.ndarray:
     """Weighted Banzhaf interaction index of every set of players, of every order.
 
     The index of a set is the expected value of its discrete derivative (for two players: both,
-    minus each alone, plus neither) where every other player is kept with probability p.
-
-    Parameters
-    ----------
-    values : array, (2**n,)
-    p : float or array (n,)
-        Probability of keeping a player, in [0, 1]; one for all, or one per player.
-
-    Returns
-    -------
-    numpy.ndarray, (2**n,)
-        Row r is the set of the players whose bits are set in r: row 0 is the game's mean, row
-        2**i the weighted Banzhaf value of player i, row 2**i + 2**j the interaction of i and j.
+    minus each alone, plus neither) where every other player is kept with probability p, in [0, 1]:
+    one for all, or one per player (n,). Of the rows (2**n,), row 0 is the game's mean, row 2**i the
+    weighted Banzhaf value of player i, row 2**i + 2**j the interaction of i and j.
 
     References
     ----------
@@ -116,21 +97,11 @@ def polynomial(
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """The polynomial of order 1 or 2 that is nearest to the game under p: e0, e1 (n,), e2 (n, n).
 
-    e2 are the interactions of pairs, and lower terms follow from them: e1 = I - e2 p with the
-    weighted Banzhaf values I, and e0 such that the polynomial's mean is the game's.
-
-    Parameters
-    ----------
-    values : array, (2**n,)
-    p : float or array (n,)
-        One probability for all players, or one per player.
-    order : {1, 2}
-
-    References
-    ----------
-    Marichal and Mathonet, 2011 (see `interactions`).
+    e2 are the interactions of pairs, and lower terms follow (Marichal and Mathonet, 2011): e1 = I -
+    e2 p with the weighted Banzhaf values I, and e0 such that the polynomial's mean is the game's. p
+    as in `interactions`.
     """
-    _check_order(order)
+    one_of("order", order, (1, 2))
     index, n = interactions(values, p=p), _players(values)
     keep, bit = _probabilities(p, n), 2 ** np.arange(n)
     e2 = np.zeros((n, n))
@@ -158,15 +129,8 @@ def weighted_banzhaf(
         Probability of keeping a player; one for all, or one for image and one for text players.
         (`polynomial` takes one per player.)
     order : {1, 2}
-    n_image : int
-        How many of the players, the first ones, belong to the image.
-    players : sequence of str, optional
-        Names; by default "0", "1", ...
-
-    Returns
-    -------
-    Explanation
-        ``attributions()`` are the weighted Banzhaf values.
+    n_image, players : int, sequence of str
+        How many of the players, the first ones, belong to the image; names, by default "0", ...
 
     References
     ----------
@@ -184,28 +148,19 @@ def weighted_banzhaf(
 
 
 def faith_shapley(
-    values: np.ndarray,
-    *,
-    order: int = 2,
-    n_image: int = 0,
-    players: Sequence[str] | None = None,
+    values: np.ndarray, *, order: int = 2, n_image: int = 0, players: Sequence[str] | None = None
 ) -> Explanation:
     """Faithful Shapley interactions (FSII): nearest under the Shapley kernel, exact at both ends.
 
-    Parameters as in `weighted_banzhaf`.
-
-    Returns
-    -------
-    Explanation
-        With p = .5, for which ``attributions()`` are the Shapley values. Unlike the weighted
-        Banzhaf terms they add up: its values at the empty and at the full mask are the game's.
+    Parameters as in `weighted_banzhaf`. The explanation's p is .5, for which its attributions are
+    the Shapley values; its values at the empty and at the full mask are the game's.
 
     References
     ----------
     Tsai, Yeh and Ravikumar, "Faith-Shap: The Faithful Shapley Interaction Index", JMLR 24, 2023,
     theorem 19, whose sums over larger sets become the two fractions in the code.
     """
-    _check_order(order)
+    one_of("order", order, (1, 2))
     Z, size = _members(values)
     coefficients, t = moebius(values), np.maximum(size, 1)
     e2 = np.zeros((Z.shape[1],) * 2)
@@ -229,10 +184,9 @@ def _explanation(
     order: int,
 ) -> Explanation:
     n = _players(values)
-    names = map(str, range(n)) if players is None else players
     return Explanation(
         *terms,
-        players=tuple(names),
+        players=tuple(map(str, range(n)) if players is None else players),
         n_image=n_image,
         p=p,
         empty_value=float(values[0]),
@@ -271,10 +225,3 @@ def _probabilities(p: Probability, n: int) -> np.ndarray:
             f"p must be one number from 0 to 1, or one for each of {n} players, got {p!r}"
         )
     return np.broadcast_to(keep, n)
-
-
-def _check_order(order: int) -> None:
-    if order not in (1, 2):
-        raise ValueError(
-            f"order must be 1 or 2, got {order!r} (exact.interactions has every order)"
-        )

@@ -55,11 +55,7 @@ class Game:
         self.scale, self.bias = pair_scale(*infos, scale=scale, bias=bias)
 
     def __call__(
-        self,
-        masks: torch.Tensor,
-        *,
-        batch_size: int | None = None,
-        progress: bool | None = None,
+        self, masks: torch.Tensor, *, batch_size: int | None = None, progress: bool | None = None
     ) -> torch.Tensor:
         """Values (m,), float64, of joint masks (m, n), bool: image players first, True = kept.
 
@@ -79,23 +75,18 @@ class Game:
 def joint_masks(
     n_image: int, n_text: int, m: int, *, p: float | tuple[float, float] = 0.5, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Masks of both sides together, in which every player is kept independently.
+    """Masks of both sides together, in which every player is kept independently; and their weights.
+
+    Masks (m, n_I + n_T), bool, image players first, may repeat and have the weights 1/m, (m,),
+    float64. Where m suffices for all masks, all are listed with their probabilities.
 
     Parameters
     ----------
     n_image, n_text, m : int
-        Players of the two sides, and masks. Where m suffices for all of them, all are listed.
-    p : float or (float, float)
-        Probability of keeping a player; one for both sides, or image and text.
-    seed : int
-        The same seed gives the same masks.
-
-    Returns
-    -------
-    masks : torch.Tensor, (m, n_I + n_T), bool
-        Image players first. Drawn masks may repeat.
-    weights : torch.Tensor, (m,), float64
-        1/m each; of listed masks, their probabilities.
+        Players of the two sides, and masks.
+    p, seed : float or (float, float), int
+        Probability of keeping a player, one for both sides or image and text; one seed, one set of
+        masks.
 
     Examples
     --------
@@ -125,13 +116,7 @@ def count_players(game: Callable, n: int | None = None) -> int:
 
 
 def ask(game: Callable, masks: torch.Tensor) -> torch.Tensor:
-    """Values (m,), float64, of any function of masks (m, n), in one call.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the function returns anything but one finite number per mask.
-    """
+    """Values (m,), float64, of any function of masks (m, n), in one call, after checking them."""
     values = game(masks)
     try:
         values = torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)

@@ -18,9 +18,7 @@ from fixlip.solver.errors import (
 )
 from fixlip.solver.fit import check_fit
 from fixlip.solver.leastsquares import Columns, LeastSquares
-from fixlip.solver.polynomial import Design, Problem
-
-Terms = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (k,), (n, k), (n, n, k)
+from fixlip.solver.polynomial import Design, Polynomial, Problem
 
 
 def fit_game(
@@ -31,25 +29,12 @@ def fit_game(
     ridge: float | str = "auto",
     ends: tuple[float, float] | None = None,
 ) -> tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Fit one polynomial of the mask to a game's values, with what each group of masks adds to it.
+    """Fit one polynomial of the mask to a game's values (m,), float64, of a sample of masks (m, n).
 
-    Parameters
-    ----------
-    sample : MaskSample
-        Masks (m, n) and weights; with ``ends``, neither the empty nor the full mask.
-    values : torch.Tensor, (m,), float64
-        The game's values.
-    order, ridge
-        As in `fixlip.solve`.
-    ends : (float, float), optional
-        Values of the empty and of the full mask, to be met exactly: the limit of infinite weights.
-        With the Shapley kernel as weights this is KernelSHAP (order 1) or Faith-Shap (order 2).
-
-    Returns
-    -------
-    tuple
-        e0, e1 (n,), e2 (n, n), and deviations (groups, 1 + n + n (n - 1) / 2) as an `Explanation`
-        keeps them.
+    ``ends`` are values of the empty and of the full mask, which the sample then leaves out, to be
+    met exactly: the limit of infinite weights. With the Shapley kernel as weights this is
+    KernelSHAP (order 1) or Faith-Shap (order 2). Returns e0, e1 (n,), e2 (n, n) and deviations
+    (groups, 1 + n + n (n - 1) / 2) as an `Explanation` keeps them.
     """
     check_fit(order, ridge)
     design = Design(sample, values[:, None], "game")
@@ -61,7 +46,7 @@ def fit_game(
 
 def _banzhaf_fit(
     design: Design, values: torch.Tensor, order: int, ridge: float | str, _: None
-) -> list[Terms]:
+) -> list[Polynomial]:
     """Terms of the values; what each group of masks adds to them; what the penalty took."""
     mean = design.w @ values  # where masks are few, the constant comes first
     Y = values[:, None] - mean
@@ -74,12 +59,8 @@ def _banzhaf_fit(
 
 
 def _shapley_fit(
-    design: Design,
-    values: torch.Tensor,
-    order: int,
-    ridge: float | str,
-    ends: tuple[float, float],
-) -> list[Terms]:
+    design: Design, values: torch.Tensor, order: int, ridge: float | str, ends: tuple[float, float]
+) -> list[Polynomial]:
     """The same among the polynomials that meet both ends."""
     # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
     Z, n = design.sample.masks.double(), design.n
@@ -91,7 +72,7 @@ def _shapley_fit(
     penalty = problem.choose(Y)[0] if ridge == "auto" else float(ridge)
     i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
 
-    def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Terms:
+    def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Polynomial:
         e2 = free.new_zeros(n, n, free.shape[1])
         e2[i, j] = e2[j, i] = 4 * pairs
         return free.new_zeros(free.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
