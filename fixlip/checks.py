@@ -72,15 +72,7 @@ def probability(p: Any, name: str = "p") -> float:
 
 
 def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
-    """Return ``masks`` if they are a boolean (m, n) tensor, else raise what is wrong with them.
-
-    Raises
-    ------
-    TypeError
-        For anything but a boolean tensor.
-    ValueError
-        For another shape.
-    """
+    """Return ``masks`` if they are a boolean (m, n) tensor, else raise TypeError or ValueError."""
     import torch
 
     if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:

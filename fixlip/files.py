@@ -18,14 +18,8 @@ def whole(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
 
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
     so that a reader, another process or a crash never sees half a file. (What a killed process
-    leaves is that hidden file, ``.NAME.PROCESS.part``.)
-
-    Parameters
-    ----------
-    path : str or path
-        Missing folders are made.
-    text : bool
-        Open it for text, in UTF-8, not for bytes.
+    leaves is that hidden file, ``.NAME.PROCESS.part``.) Missing folders are made. With ``text`` it
+    is opened for text, in UTF-8, not for bytes.
 
     Examples
     --------
@@ -51,13 +45,7 @@ def whole(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
 
 
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: object) -> Path:
-    """Write arrays and a JSON-able object to one .safetensors file, whole or not at all.
-
-    Raises
-    ------
-    ValueError
-        Where the name does not end in .safetensors.
-    """
+    """Write arrays and a JSON-able object to one .safetensors file, whole or not at all."""
     from safetensors.numpy import save
 
     path = Path(path)
@@ -73,12 +61,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], abou
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], object]:
     """Read what `write_arrays` wrote: the arrays by name, and the object.
 
-    Raises
-    ------
-    FileNotFoundError
-        Where there is no file.
-    ValueError
-        For a truncated file, or one that something else wrote.
+    Raises FileNotFoundError, or ValueError for a truncated file or one that something else wrote.
     """
     from safetensors import safe_open
 

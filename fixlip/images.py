@@ -23,19 +23,11 @@ def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
         A picture, a path to one, or an array of shape (H, W), (H, W, 3) or (H, W, 4), as uint8,
         uint16, or floats in [0, 1].
 
-    Returns
-    -------
-    PIL.Image.Image
-        In mode "RGB".
-
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is empty or broken, or an array has another shape, type or range.
-    TypeError
-        If the image is none of the kinds above.
+    FileNotFoundError, ValueError, TypeError
+        If there is no such file, if it is empty or broken or an array has another shape, type or
+        range, or if the image is none of these kinds.
 
     Examples
     --------
@@ -119,7 +111,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def box_pixels(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
-    """The pixels of an image whose centres lie in a box.
+    """The pixels of an image whose centres lie in a box: (height, width), bool.
 
     Parameters
     ----------
@@ -127,10 +119,6 @@ def box_pixels(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
         In pixels; (0, 0) is the corner at the top left.
     size : (width, height)
         Of the image.
-
-    Returns
-    -------
-    numpy.ndarray of bool, shape (height, width)
 
     Examples
     --------

@@ -7,10 +7,7 @@ from pathlib import Path
 def root() -> Path:
     """Return the root of the checkout: the current folder's, else the one fixlip is imported from.
 
-    Raises
-    ------
-    FileNotFoundError
-        Outside a checkout, for instance when fixlip was installed from a wheel.
+    Raises FileNotFoundError outside a checkout, for instance where fixlip came as a wheel.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
@@ -22,18 +19,10 @@ def root() -> Path:
 
 
 def output(name: str) -> Path:
-    """Return the path at which to write the figure or table `name`; its folder exists.
+    """Return the path at which to write the figure or table `name`; its folder is made.
 
-    Parameters
-    ----------
-    name : str
-        File name, possibly with folders before it.
-
-    Returns
-    -------
-    Path
-        `figures/name` in the checkout; `$FIXLIP_OUTPUT/name` where that variable is set, so that a
-        test or a run on other inputs does not overwrite the committed figures.
+    `figures/name` in the checkout; `$FIXLIP_OUTPUT/name` where that variable is set, so that a test
+    or a run on other inputs does not overwrite the committed figures.
 
     Examples
     --------

@@ -64,58 +64,37 @@ def explain(
         With masks="auto": the root-mean-square standard error of the image-text interactions,
         divided by their root-mean-square size (corrected for that error), in (0, 1); 0.05, or 5 %,
         by default. What was reached, and how, is in ``info["budget"]``. The numbers of masks
-        depend on the measured speed of the encoder; the same explanation, up to rounding, comes
-        from giving them.
+        depend on the measured speed of the encoder; given as ``masks``, they make the same
+        explanation up to rounding.
     max_masks : int, optional
         With masks="auto": most masks of either side, by default 65,536. Where they do not bring
         the error down to the tolerance, a warning says so.
-    order, ridge, basis, k, scale, bias, errors
-        See `fixlip.solve`.
     seed : int
-        The same seed gives the same masks; both sides draw from independent streams of it.
+        One seed, one set of masks; both sides draw from independent streams of it.
     image_players, text_players
         See `Encoder.image` and `Encoder.text`.
-    sampling : str
-        See `fixlip.sampler.draw`.
-    batch_size, progress
-        See `fixlip.sweep`.
-
-    Returns
-    -------
-    Explanation
+    order, ridge, basis, k, scale, bias, errors
+        See `fixlip.solve`.
+    sampling, batch_size, progress
+        See `fixlip.sampler.draw` and `fixlip.sweep`.
     """
     _check_masks(masks, tolerance, max_masks, order, basis)
-    auto = masks == "auto"
-    sides = (
-        encoder.image(image, players=image_players),
-        encoder.text(caption, players=text_players),
-    )
+    sides = encoder.image(image, players=image_players), encoder.text(caption, players=text_players)
     options = {"sampling": sampling, "batch_size": batch_size, "progress": progress}
-    if auto:
-        *swept, budget = sweep_to_tolerance(
-            *sides,
-            tolerance=0.05 if tolerance is None else tolerance,
-            max_masks=MAX_MASKS if max_masks is None else max_masks,
-            p=p,
-            seed=seed,
-            **options,
+    budget = {}
+    if masks == "auto":
+        tolerance = 0.05 if tolerance is None else tolerance
+        most = MAX_MASKS if max_masks is None else max_masks
+        *swept, report = sweep_to_tolerance(
+            *sides, tolerance=tolerance, max_masks=most, p=p, seed=seed, **options
         )
+        budget = {"budget": report}
     else:
         each = zip(sides, per_side("masks", masks), per_side("p", p), side_seeds(seed), strict=True)
         swept = [sweep(side, masks=m, p=q, seed=s, **options) for side, m, q, s in each]
-    explanation = solve(
-        *swept,
-        order=order,
-        ridge=ridge,
-        basis=basis,
-        k=k,
-        scale=scale,
-        bias=bias,
-        errors=errors,
-    )
-    return (
-        replace(explanation, info={**explanation.info, "budget": budget}) if auto else explanation
-    )
+    options = {"order": order, "ridge": ridge, "basis": basis, "k": k}
+    found = solve(*swept, scale=scale, bias=bias, errors=errors, **options)
+    return replace(found, info=found.info | budget)
 
 
 def _check_masks(
