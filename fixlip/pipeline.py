@@ -93,7 +93,8 @@ def explain(
         each = zip(sides, per_side("masks", masks), per_side("p", p), side_seeds(seed), strict=True)
         swept = [sweep(side, masks=m, p=q, seed=s, **options) for side, m, q, s in each]
     options = {"order": order, "ridge": ridge, "basis": basis, "k": k}
-    found = solve(*swept, scale=scale, bias=bias, errors=errors, **options)
+    game = {"scale": scale, "bias": bias, "errors": errors}
+    found = solve(*swept, order=order, ridge=ridge, basis=basis, k=k, **game)
     return replace(found, info=found.info | budget)
 
 

@@ -164,7 +164,7 @@ def test_two_images_explain_their_similarity(encoder):
         ({"max_masks": 100}, 'go with masks="auto"'),
         ({"masks": "auto", "tolerance": 0}, "strictly between 0 and 1"),
         ({"masks": "auto", "tolerance": 1.0}, "strictly between 0 and 1"),
-        ({"masks": "auto", "tolerance": "5 %"}, "strictly between 0 and 1"),
+        ({"masks": "auto", "tolerance": "5 %"}, "tolerance must be a number"),
         ({"masks": "auto", "max_masks": 100}, "148 or more"),
         ({"masks": "auto", "sampling": "distinct"}, "antithetic and independent only"),
         ({"masks": "auto", "order": 1}, "all image-text interactions"),
