@@ -17,17 +17,14 @@ def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
     The first frame of an animation is used; transparent pixels become white; 16 bits are scaled to
     8; the orientation that a camera stored (EXIF) is applied.
 
+    Raises FileNotFoundError, ValueError, TypeError if there is no such file, if it is empty or
+    broken or an array has another shape, type or range, or if the image is none of these kinds.
+
     Parameters
     ----------
     image : PIL.Image.Image, numpy.ndarray, str or pathlib.Path
         A picture, a path to one, or an array of shape (H, W), (H, W, 3) or (H, W, 4), as uint8,
         uint16, or floats in [0, 1].
-
-    Raises
-    ------
-    FileNotFoundError, ValueError, TypeError
-        If there is no such file, if it is empty or broken or an array has another shape, type or
-        range, or if the image is none of these kinds.
 
     Examples
     --------

@@ -227,6 +227,11 @@ def sweep_to_tolerance(
     Starts with a pilot, and in every round takes the split that `advise` expects to be enough, but
     1.25 to 4 times the time so far. No masked input is embedded twice.
 
+    Returns a tuple of Sweep, Sweep and dict: the same sweeps as with these numbers of masks from
+    the start, and a report, JSON-able: ``tolerance``; ``error``, the one reached (1 where the
+    interactions cannot be told from zero); ``rounds``; and by side (image, text) ``masks`` and
+    ``seconds``.
+
     Parameters
     ----------
     image, text : Side
@@ -237,13 +242,6 @@ def sweep_to_tolerance(
         Most masks of either side.
     p, seed, sampling, batch_size, progress
         As in `advise`.
-
-    Returns
-    -------
-    tuple of Sweep, Sweep and dict
-        The same sweeps as with these numbers of masks from the start, and a report, JSON-able:
-        ``tolerance``; ``error``, the one reached (1 where the interactions cannot be told from
-        zero); ``rounds``; and by side (image, text) ``masks`` and ``seconds``.
     """
     check_tolerance(tolerance)
     sides = _Timed(image), _Timed(text)

@@ -35,6 +35,13 @@ def read_coco(
 ) -> list[Example]:
     """Read pictures, captions, instances, and the words that mention them.
 
+    Returns a list of Example: in the order of the file of captions. An object's `name` is its
+    class, its `id` that of its annotation. Words mention *all* objects of their class, crowds
+    included; `Example.clear` leaves those that mention one. Where a caption says itself what it
+    names, in a field `objects` of annotations (as in the demo data), that counts instead of class
+    names. Raises FileNotFoundError where annotations or pictures are missing: which, and where to
+    get them; ValueError for broken files and unknown splits.
+
     Parameters
     ----------
     folder : str or pathlib.Path
@@ -48,21 +55,6 @@ def read_coco(
         and instances from the folders and files of COCO 2014.
     missing : {"error", "skip"}
         What to do about pictures that are not on disk.
-
-    Returns
-    -------
-    list of Example
-        In the order of the file of captions. An object's `name` is its class, its `id` that of its
-        annotation. Words mention *all* objects of their class, crowds included; `Example.clear`
-        leaves those that mention one. Where a caption says itself what it names, in a field
-        `objects` of annotations (as in the demo data), that counts instead of class names.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where annotations or pictures are missing: which, and where to get them.
-    ValueError
-        For broken files and unknown splits.
 
     References
     ----------

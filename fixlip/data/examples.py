@@ -118,10 +118,7 @@ class Example:
         noted; the data sets count pixels as they are stored. The two differ in few photographs.
         Where the sizes do not say which was annotated, it is taken to be the stored one.
 
-        Raises
-        ------
-        ValueError
-            Where the picture has another size than the annotated one.
+        Raises ValueError where the picture has another size than the annotated one.
         """
         upright = open_image(self.image)
         with Image.open(self.image) as stored:

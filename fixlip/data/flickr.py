@@ -26,6 +26,13 @@ def read_flickr30k(
 ) -> list[Example]:
     """Read pictures, captions, boxes, and the phrases that name them.
 
+    Returns a list of Example: in the order of the list. An object is one box: its `id` is its chain
+    of coreference (of several, the first), its `name` the types of the phrase, "people" or
+    "clothing/colors". A phrase mentions all boxes of its chain; phrases without a box (scenes,
+    things that cannot be seen, chain 0) mention nothing and are left out. Captions are in the
+    files' spaced form. Raises FileNotFoundError where lists, sentences, annotations or pictures are
+    missing: which, and where to get them; ValueError for broken files.
+
     Parameters
     ----------
     folder : str or pathlib.Path
@@ -36,21 +43,6 @@ def read_flickr30k(
         The folder of ``<id>.jpg``, here or in `folder`.
     missing : {"error", "skip"}
         What to do about pictures that are not on disk.
-
-    Returns
-    -------
-    list of Example
-        In the order of the list. An object is one box: its `id` is its chain of coreference (of
-        several, the first), its `name` the types of the phrase, "people" or "clothing/colors".
-        A phrase mentions all boxes of its chain; phrases without a box (scenes, things that cannot
-        be seen, chain 0) mention nothing and are left out. Captions are in the files' spaced form.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where lists, sentences, annotations or pictures are missing: which, and where to get them.
-    ValueError
-        For broken files.
 
     Examples
     --------

@@ -32,6 +32,12 @@ def read_hnc(
 ) -> list[Example]:
     """Read every hard negative with its true caption, and the objects that the captions name.
 
+    Returns a list of Example: one per negative: `captions` are the true one and the negative one,
+    `id` is that of the picture and of the negative caption. Objects are mentioned where a caption
+    has their name; `replacement` gives the words that were exchanged. Raises FileNotFoundError
+    where the captions or pictures are missing: which, and where to get them; ValueError for broken
+    files.
+
     Parameters
     ----------
     folder : str or pathlib.Path
@@ -42,20 +48,6 @@ def read_hnc(
         The folder of ``<id>.jpg``, here or in `folder`.
     missing : {"error", "skip"}
         What to do about pictures that are not on disk.
-
-    Returns
-    -------
-    list of Example
-        One per negative: `captions` are the true one and the negative one, `id` is that of the
-        picture and of the negative caption. Objects are mentioned where a caption has their name;
-        `replacement` gives the words that were exchanged.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where the captions or pictures are missing: which, and where to get them.
-    ValueError
-        For broken files.
 
     Examples
     --------
@@ -124,23 +116,16 @@ def _with_sizes(examples: list[Example]) -> list[Example]:
 def replacement(example: Example) -> tuple[Mention, Mention]:
     """The words in which the two captions of an example differ.
 
+    Returns (Mention, Mention): the words in the first caption and those in the second, without
+    articles and "is" or "are" that change with them. `objects` of both are those that the *first*
+    words name: the measures of hard negatives compare the new words with the old box. Where there
+    are none, the words name no object, but a colour, a relation or a number. Raises ValueError
+    where a caption has nothing that the other lacks.
+
     Parameters
     ----------
     example : Example
         With two captions that differ in one stretch of words.
-
-    Returns
-    -------
-    (Mention, Mention)
-        The words in the first caption and those in the second, without articles and "is" or "are"
-        that change with them. `objects` of both are those that the *first* words name: the measures
-        of hard negatives compare the new words with the old box. Where there are none, the words
-        name no object, but a colour, a relation or a number.
-
-    Raises
-    ------
-    ValueError
-        Where a caption has nothing that the other lacks.
 
     References
     ----------

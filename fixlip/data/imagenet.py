@@ -35,6 +35,9 @@ def class_images(
 ) -> dict[str, list[Path]]:
     """The pictures of some classes, each class sorted by file name.
 
+    Raises FileNotFoundError where classes have no folder, or no pictures in it: which, and where to
+    get them.
+
     Parameters
     ----------
     folder : str or pathlib.Path
@@ -44,11 +47,6 @@ def class_images(
         Classes: of CLASSES, or names of folders.
     folders : mapping, optional
         The folders, here or in `folder`, of classes that are called otherwise: name -> folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where classes have no folder, or no pictures in it: which, and where to get them.
 
     Examples
     --------

@@ -25,6 +25,8 @@ def measured(
 ) -> pd.DataFrame:
     """Return the table that a file of ``data/`` holds, or compute it where the file does not apply.
 
+    Returns a DataFrame: floats have 5 significant digits, however the table was had.
+
     Parameters
     ----------
     name : str
@@ -39,11 +41,6 @@ def measured(
     recompute : bool
         Compute in any case, and write the file to ``data/name.json`` below the folder of
         `fixlip.paths.output`. (``python notebooks/run.py data`` moves it to its place.)
-
-    Returns
-    -------
-    pandas.DataFrame
-        Floats have 5 significant digits, however the table was had.
 
     Examples
     --------

@@ -116,6 +116,10 @@ def imagenet_mosaics(
     Mosaic i of a game shows picture i of each of its classes, resized to 224 x 224 pixels whatever
     its shape.
 
+    Returns a list of Mosaic: game by game. Raises FileNotFoundError where classes are missing:
+    which, and where to get them; ValueError where a class has fewer than `count` pictures, or a
+    game not four classes.
+
     Parameters
     ----------
     folder, folders
@@ -128,18 +132,6 @@ def imagenet_mosaics(
         A folder to write the mosaics to; those that it already has are not made again.
     jpeg : bool
         Compress them as JPEG, as the published ones are, or leave the pixels as they are.
-
-    Returns
-    -------
-    list of Mosaic
-        Game by game.
-
-    Raises
-    ------
-    FileNotFoundError
-        Where classes are missing: which, and where to get them.
-    ValueError
-        Where a class has fewer than `count` pictures, or a game not four classes.
 
     References
     ----------
@@ -184,15 +176,12 @@ def _mosaic(
 def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
     """The demo data's scenes whose objects, all of different shapes, fill the four quadrants.
 
+    Returns a list of Mosaic: names are shapes, phrases have colours too.
+
     Parameters
     ----------
     folder : str or pathlib.Path, optional
         Written by `fixlip.demo.scenes.write_coco`; by default the repository's ``data/scenes``.
-
-    Returns
-    -------
-    list of Mosaic
-        Names are shapes, phrases have colours too.
 
     Examples
     --------

@@ -27,6 +27,13 @@ def best_captions(
 
     Every picture and every distinct caption is embedded once, with all players kept.
 
+    Returns a DataFrame: a row per picture, the highest logit first: `id`; `caption`, which of the
+    example's; `logit`, as `Encoder.logit` gives it; and `rank`, from 0. The published insertion and
+    deletion takes the ranks 0 to 999 of Karpathy's test split of COCO, ``ranked[:1000]``, for CLIP
+    and the ranks 900 to 999, ``ranked[900:1000]``, for SigLIP-2. Warns for pictures that cannot be
+    read and examples without captions, which are left out. (The published program gives pictures
+    that its processor rejects the logit 0.)
+
     Parameters
     ----------
     encoder : Encoder
@@ -36,20 +43,6 @@ def best_captions(
         Pictures or captions per forward pass.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per picture, the highest logit first: `id`; `caption`, which of the example's;
-        `logit`, as `Encoder.logit` gives it; and `rank`, from 0. The published insertion and
-        deletion takes the ranks 0 to 999 of Karpathy's test split of COCO, ``ranked[:1000]``, for
-        CLIP and the ranks 900 to 999, ``ranked[900:1000]``, for SigLIP-2.
-
-    Warns
-    -----
-    UserWarning
-        For pictures that cannot be read and examples without captions, which are left out. (The
-        published program gives pictures that its processor rejects the logit 0.)
 
     References
     ----------

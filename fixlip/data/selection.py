@@ -79,6 +79,8 @@ def best_pairs(
 ) -> tuple[list[Pair], pd.DataFrame]:
     """Give each image its best caption, rank the images by that score, and take some of the ranks.
 
+    Raises ValueError where no image is left.
+
     Parameters
     ----------
     encoder : Encoder
@@ -95,11 +97,6 @@ def best_pairs(
     list of Pair
     pandas.DataFrame
         The whole ranking, as `fixlip.data.ranking.best_captions` gives it: row r is rank r.
-
-    Raises
-    ------
-    ValueError
-        Where no image is left.
 
     References
     ----------

@@ -44,10 +44,8 @@ def _with_article(colour: str | None, shape: str) -> str:
 def parse_caption(text: str) -> Caption:
     """Read a caption of the grammar (see the module's docstring).
 
-    Raises
-    ------
-    ValueError
-        If the text is not a caption of the grammar; the message says what could not be read.
+    Raises ValueError if the text is not a caption of the grammar; the message says what could not
+    be read.
     """
     words = text.lower().split()
     if words and all(word in SHAPES for word in words):

@@ -82,10 +82,7 @@ class Scene:
     def image(self) -> np.ndarray:
         """Render the scene.
 
-        Returns
-        -------
-        np.ndarray
-            (48, 48, 3) uint8, RGB.
+        Returns an array, (48, 48, 3), uint8, RGB.
         """
         rng = np.random.default_rng(self.seed)
         image = background(rng)  # (48, 48, 3)
@@ -120,20 +117,13 @@ def is_true(caption: str | Caption, scene: Scene) -> bool:
     A conjunction is true when every phrase names some object of the scene; a relation is true when
     it holds between some two objects that the two phrases name.
 
+    Raises ValueError if the text is not a caption of the grammar.
+
     Parameters
     ----------
     caption : str or Caption
         A caption of the grammar.
     scene : Scene
-
-    Returns
-    -------
-    bool
-
-    Raises
-    ------
-    ValueError
-        If the text is not a caption of the grammar.
 
     Examples
     --------

@@ -68,18 +68,14 @@ class Readout(NamedTuple):
 def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
     """Find the attention layers of a side's tower, and where the last one is read.
 
+    Raises TypeError if the side was not made by an encoder; ValueError if the embedding is not read
+    at one query of the last layer, as with average pooling.
+
     Parameters
     ----------
     side : ImageSide or TextSide
     method : str
         The name of the explainer, for messages.
-
-    Raises
-    ------
-    TypeError
-        If the side was not made by an encoder.
-    ValueError
-        If the embedding is not read at one query of the last layer, as with average pooling.
     """
     if isinstance(side, TextSide):
         return Readout(side.tower.attention, side.pooled, side.span, False)
@@ -108,6 +104,9 @@ def embed(
 
     Call it where gradients are enabled.
 
+    Raises ValueError if ``heads`` is unknown, a layer's attention is of an unknown kind, or the
+    model computes in half precision, which is too coarse for gradients.
+
     Parameters
     ----------
     side : ImageSide or TextSide
@@ -123,12 +122,6 @@ def embed(
         The embedding, of length 1, with a graph back to the first of the layers.
     list of Attention
         One per layer.
-
-    Raises
-    ------
-    ValueError
-        If ``heads`` is unknown, a layer's attention is of an unknown kind, or the model computes
-        in half precision, which is too coarse for gradients.
     """
     encoder = side.encoder
     one_of("heads", heads, ("own", "one"))

@@ -72,12 +72,8 @@ class CaptionReader:
     def read(self, caption: str) -> Caption:
         """Tokenise one caption.
 
-        Raises
-        ------
-        TypeError
-            If the caption is no string.
-        ValueError
-            If it is empty, or the tokenizer leaves nothing of it.
+        Raises TypeError if the caption is no string; ValueError if it is empty, or the tokenizer
+        leaves nothing of it.
         """
         if not isinstance(caption, str):
             raise TypeError(f"a caption must be one string; given {type(caption).__name__}")

@@ -26,6 +26,8 @@ class Encoder:
 
     `fixlip.load` makes one; the constructor wraps a model that is at hand already.
 
+    Raises ValueError if the towers are of a kind that cannot be masked.
+
     Parameters
     ----------
     model : open_clip.CLIP or open_clip.CustomTextCLIP
@@ -50,11 +52,6 @@ class Encoder:
         Of the model's weights: the type it computes in, but at least float32.
     logit_scale, logit_bias : float
         Of the model's logit: scale times cosine, plus bias.
-
-    Raises
-    ------
-    ValueError
-        If the towers are of a kind that cannot be masked.
     """
 
     def __init__(

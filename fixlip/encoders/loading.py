@@ -39,6 +39,11 @@ def load(
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
 
+    Raises ValueError if the name, the tag, the device or the type is unknown, the checkpoint is
+    broken or belongs to another architecture, or the architecture cannot be masked;
+    FileNotFoundError if a checkpoint, a model folder or a tokenizer folder does not exist;
+    ConnectionError if something must be fetched and is out of reach.
+
     Parameters
     ----------
     name : str
@@ -57,16 +62,6 @@ def load(
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
-
-    Raises
-    ------
-    ValueError
-        If the name, the tag, the device or the type is unknown, the checkpoint is broken or
-        belongs to another architecture, or the architecture cannot be masked.
-    FileNotFoundError
-        If a checkpoint, a model folder or a tokenizer folder does not exist.
-    ConnectionError
-        If something must be fetched and is out of reach.
 
     Examples
     --------

@@ -20,6 +20,9 @@ class Tower:
 
     The model is only called, never changed: hooks are removed when a method returns or fails.
 
+    Raises TypeError for anything but a side of an encoder; ValueError for a layer that the tower
+    does not have.
+
     Parameters
     ----------
     side : ImageSide or TextSide
@@ -47,13 +50,6 @@ class Tower:
         row.
     special_names : tuple of str, length k
         "CLS", or "BOS", "EOS" and "pads" (all padding together), as far as the input has them.
-
-    Raises
-    ------
-    TypeError
-        For anything but a side of an encoder.
-    ValueError
-        For a layer that the tower does not have.
     """
 
     def __init__(self, side: ImageSide | TextSide, layer: int = -1) -> None:
@@ -107,15 +103,13 @@ class Tower:
         along the move are therefore computed once for all gates, and each gate costs only the
         pooled token's way through the block.
 
+        Returns a callable: from gates (T,) to embeddings (B, D); value and first derivatives are
+        exact at zero.
+
         Parameters
         ----------
         hidden : torch.Tensor, (B, T, width)
         move : torch.Tensor, (1, T, width)
-
-        Returns
-        -------
-        callable
-            From gates (T,) to embeddings (B, D); value and first derivatives are exact at zero.
         """
         if not self.direct:
             return lambda gates: self.embed(hidden + gates[:, None] * move)
@@ -146,10 +140,7 @@ class Tower:
         pooled token only. Attention pooling is applied to each token as if it were the only one:
         its attention is then 1, and only the value and output layers act. This choice is ours.
 
-        Raises
-        ------
-        ValueError
-            Where the tower pools in a way that is not defined for a single token.
+        Raises ValueError where the tower pools in a way that is not defined for a single token.
         """
         return self.side.tower.project(hidden)
 

@@ -49,14 +49,12 @@ class Players:
     def units(self, masks: torch.Tensor) -> torch.Tensor:
         """Turn masks over players into masks over the units that they own.
 
+        Returns a bool tensor, (m, units).
+
         Parameters
         ----------
         masks : torch.Tensor of bool, shape (m, n)
             True = kept.
-
-        Returns
-        -------
-        torch.Tensor of bool, shape (m, units)
         """
         # a copy, because torch cannot wrap a read-only array
         owner = torch.tensor(self.owner.tolist(), device=masks.device)
@@ -107,6 +105,9 @@ def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
     A patch belongs to the region that covers the largest part of it, if that is at least half of
     the patch; the patches left over are one more player, "rest".
 
+    Raises ValueError if a coverage has the wrong shape, or a region covers no patch by at least
+    half.
+
     Parameters
     ----------
     coverages : mapping of str to array, or sequence of arrays, each of shape (H, W)
@@ -114,11 +115,6 @@ def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
         the model sees. The regions of a sequence are named "region 1", "region 2", ...
     rows, cols : int
         The grid of patches on that picture.
-
-    Raises
-    ------
-    ValueError
-        If a coverage has the wrong shape, or a region covers no patch by at least half.
     """
     if not isinstance(coverages, Mapping):
         coverages = {f"region {i}": pixels for i, pixels in enumerate(coverages, start=1)}
@@ -144,6 +140,8 @@ def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
 def patch_tiles(pixels: np.ndarray, grid: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:
     """Cut an array over the pixels of a picture into its patches.
 
+    Returns an array, (rows, height, columns, width).
+
     Parameters
     ----------
     pixels : array, shape (H, W)
@@ -151,10 +149,6 @@ def patch_tiles(pixels: np.ndarray, grid: tuple[int, int], patch: tuple[int, int
     grid : (rows, columns)
     patch : (height, width)
         Of one patch.
-
-    Returns
-    -------
-    numpy.ndarray, (rows, height, columns, width)
     """
     (rows, columns), (high, wide) = grid, patch
     return pixels[: rows * high, : columns * wide].reshape(rows, high, columns, wide)

@@ -68,20 +68,14 @@ class _Side:
     def embed(self, masks: torch.Tensor) -> torch.Tensor:
         """Embed the input once for every mask, in one forward pass.
 
+        Returns a tensor, (m, D): embeddings of length 1, on the encoder's device, at least in
+        float32. Raises TypeError or ValueError if the masks have another type or shape, or an
+        embedding is not finite.
+
         Parameters
         ----------
         masks : torch.Tensor of bool, shape (m, n)
             True = kept.
-
-        Returns
-        -------
-        torch.Tensor, shape (m, D)
-            Embeddings of length 1, on the encoder's device, at least in float32.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the masks have another type or shape, or an embedding is not finite.
         """
         masks = boolean_masks(torch.as_tensor(masks), self.n)
         if not len(masks):

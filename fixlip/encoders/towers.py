@@ -136,16 +136,14 @@ def is_plain(block: nn.Module) -> bool:
 def image_tower(model: nn.Module, name: str) -> ImageTower:
     """Find the parts of a model's image tower.
 
+    Raises ValueError if the tower is no plain vision transformer, so that masked patches are not
+    well defined.
+
     Parameters
     ----------
     model : open_clip.CLIP or open_clip.CustomTextCLIP
     name : str
         What the model is called, for messages.
-
-    Raises
-    ------
-    ValueError
-        If the tower is no plain vision transformer, so that masked patches are not well defined.
     """
     visual = model.visual
     if not getattr(visual, "output_tokens", False):
@@ -163,15 +161,12 @@ def image_tower(model: nn.Module, name: str) -> ImageTower:
 def text_tower(model: nn.Module, name: str) -> TextTower:
     """Find the parts of a model's text tower, a module of its own or, in CLIP, the model itself.
 
+    Raises ValueError if the tower is not open_clip's text transformer, or has CoCa's class token.
+
     Parameters
     ----------
     model, name
         As in `image_tower`.
-
-    Raises
-    ------
-    ValueError
-        If the tower is not open_clip's text transformer, or has CoCa's class token.
     """
     text = getattr(model, "text", model)
     own = text is model or isinstance(text, TextTransformer)
@@ -199,17 +194,14 @@ def refuse_family(config: dict, name: str) -> None:
     `image_tower` and `text_tower` refuse built models; this reads the configuration alone, and says
     more.
 
+    Raises ValueError: one line that says what the model has, and what to choose instead.
+
     Parameters
     ----------
     config : dict
         open_clip's configuration of the model.
     name : str
         What the model is called, for messages.
-
-    Raises
-    ------
-    ValueError
-        One line that says what the model has, and what to choose instead.
     """
     vision, text = config["vision_cfg"], config["text_cfg"]
     trunk = _trunk(vision.get("timm_model_name"))

@@ -62,20 +62,13 @@ class View:
     def picture(self, image: Image.Image) -> Image.Image:
         """Resize and crop an image as the model's own preprocessing does.
 
+        Returns an image: the picture that the model sees. Warns where less than half of the image
+        is seen.
+
         Parameters
         ----------
         image : PIL.Image.Image
             In mode "RGB".
-
-        Returns
-        -------
-        PIL.Image.Image
-            The picture that the model sees.
-
-        Warns
-        -----
-        UserWarning
-            Where less than half of the image is seen.
         """
         short, long = sorted(image.size)
         if self.crops and long > 2 * short:
@@ -93,22 +86,15 @@ class View:
     def coverage(self, region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Send a region of the original image through the resizing and cropping.
 
+        Returns a float32 array, (h, w): the part of each pixel of the model's picture that the
+        region covers, in [0, 1]. Raises ValueError if the region has another type or shape.
+
         Parameters
         ----------
         region : array of bool, shape (H, W)
             True = a pixel of the original, upright image that belongs to the region.
         size : tuple of int
             Width and height of the original image.
-
-        Returns
-        -------
-        numpy.ndarray of float32, shape (h, w)
-            The part of each pixel of the model's picture that the region covers, in [0, 1].
-
-        Raises
-        ------
-        ValueError
-            If the region has another type or shape.
         """
         region = np.asarray(region)
         if region.dtype != np.bool_ or region.shape != (size[1], size[0]):

@@ -57,6 +57,10 @@ def factor(
     Pair it with another side's, of an image and a caption or of any two of one encoder, by
     `fixlip.pair`: in units of the logit, or with scale=1 of the cosine.
 
+    Returns a Factor: ``special`` holds CLS, start, end and padding tokens: completeness needs them.
+    Raises TypeError or ValueError for an unknown option, an encoder in half precision, or an
+    embedding of length zero.
+
     Parameters
     ----------
     side : ImageSide or TextSide
@@ -83,16 +87,6 @@ def factor(
         takes what needs fewer passes. The numbers are the same.
     memory : float
         GiB for the hidden states of one pass, roughly; the model and torch come on top.
-
-    Returns
-    -------
-    Factor
-        ``special`` holds CLS, start, end and padding tokens: completeness needs them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For an unknown option, an encoder in half precision, or an embedding of length zero.
 
     Examples
     --------

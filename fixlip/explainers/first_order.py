@@ -21,6 +21,8 @@ def from_units(
 ) -> Explanation:
     """Make an explanation without pair terms.
 
+    Raises ValueError where a number is not finite.
+
     Parameters
     ----------
     sides : two of ImageSide or TextSide
@@ -32,11 +34,6 @@ def from_units(
         Divide each caption's terms by their sum, unless that is 0.
     grand_value : float
         The game with everything kept.
-
-    Raises
-    ------
-    ValueError
-        Where a number is not finite.
     """
     terms = []
     for side, values in zip(sides, units, strict=True):

@@ -34,6 +34,12 @@ def explain(
     counts as the last layer, whose one query is that token: the map is cam of the pool times R. Its
     text tower is read at its last position.
 
+    Returns an Explanation: without pair terms, and none is negative. A player's term is the sum
+    over its patches or tokens. Those of the image and of the caption have unrelated scales. Raises
+    TypeError if a side was not made by an encoder; ValueError if the sides belong to different
+    models, the image tower has neither a CLS token nor an attention pool, the model computes in
+    half precision, or there is no such layer.
+
     Parameters
     ----------
     image_side, text_side : ImageSide or TextSide
@@ -46,20 +52,6 @@ def explain(
     scale : float, optional
         Of the cosine, by default the model's own logit scale. With the last layer alone the maps
         are proportional to it.
-
-    Returns
-    -------
-    Explanation
-        Without pair terms, and none is negative. A player's term is the sum over its patches or
-        tokens. Those of the image and of the caption have unrelated scales.
-
-    Raises
-    ------
-    TypeError
-        If a side was not made by an encoder.
-    ValueError
-        If the sides belong to different models, the image tower has neither a CLS token nor an
-        attention pool, the model computes in half precision, or there is no such layer.
 
     References
     ----------

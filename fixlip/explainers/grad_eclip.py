@@ -35,6 +35,12 @@ def explain(
     SigLIP's image tower has no CLS token; the paper does not cover it. Here its attention pool
     is the last layer, read at its one query. Its text tower is read at its last position.
 
+    Returns an Explanation: without pair terms, and none is negative. A player's term is the sum
+    over its patches or tokens. Those of the image and of the caption have unrelated scales. Raises
+    TypeError if a side was not made by an encoder; ValueError if the sides belong to different
+    models, the image tower has neither a CLS token nor an attention pool, the model computes in
+    half precision, or an option is unknown.
+
     Parameters
     ----------
     image_side, text_side : ImageSide or TextSide
@@ -48,20 +54,6 @@ def explain(
     text_normalised : bool
         Divide the caption's map by its sum, as the authors' code does; the copy in the FIxLIP
         experiments does not.
-
-    Returns
-    -------
-    Explanation
-        Without pair terms, and none is negative. A player's term is the sum over its patches or
-        tokens. Those of the image and of the caption have unrelated scales.
-
-    Raises
-    ------
-    TypeError
-        If a side was not made by an encoder.
-    ValueError
-        If the sides belong to different models, the image tower has neither a CLS token nor an
-        attention pool, the model computes in half precision, or an option is unknown.
 
     References
     ----------

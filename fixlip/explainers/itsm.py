@@ -28,6 +28,9 @@ def factor(
     and output layers. That reading is ours, and so is the normalisation before the projection,
     where the paper leaves the details open.
 
+    Raises ValueError for an unknown variant, or a tower that pools in a way without a reading for
+    one token.
+
     Parameters
     ----------
     side : ImageSide or TextSide
@@ -37,11 +40,6 @@ def factor(
         "hidden" takes the states at the input of this block, from 0; by default the last block's.
     normalise : bool
         Cosines of single tokens (a player's vector is the sum over its tokens); else dot products.
-
-    Raises
-    ------
-    ValueError
-        For an unknown variant, or a tower that pools in a way without a reading for one token.
 
     References
     ----------

@@ -43,6 +43,10 @@ def explain(
     that scale. There the published penalty is strong: it shrinks what tells single pairs apart more
     than whole rows and columns of W.
 
+    Returns an Explanation: W as image-text interactions, and nothing else; the surrogate's constant
+    is in ``info``. W belongs to the pair: there are no factors that would pair with other inputs.
+    Raises ValueError for impossible options, sides of different models, or a descent that diverges.
+
     Parameters
     ----------
     image_side, text_side : Side
@@ -64,17 +68,6 @@ def explain(
         Of the masks, and of the order of the samples.
     scale, bias : float, optional
         Of the game, as in `fixlip.pair`: scale=1, bias=0 explain the cosine.
-
-    Returns
-    -------
-    Explanation
-        W as image-text interactions, and nothing else; the surrogate's constant is in ``info``. W
-        belongs to the pair: there are no factors that would pair with other inputs.
-
-    Raises
-    ------
-    ValueError
-        For impossible options, sides of different models, or a descent that diverges.
 
     References
     ----------

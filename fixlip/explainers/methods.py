@@ -62,6 +62,10 @@ def explain_all(
     experiments explain and judge FIxLIP on one implementation of CLIP and the other methods on
     another, with another way to hide a word).
 
+    Returns a dict of str to Explanation: in the order of METHODS, in units of the game where the
+    method has units. No error bars. Raises ValueError for unknown methods, and as the methods do
+    for towers they are not defined for.
+
     Parameters
     ----------
     image_side, text_side : ImageSide and TextSide
@@ -87,16 +91,6 @@ def explain_all(
     cache : dict, optional
         Where the work on single sides is stored: calls with the same dictionary and other options
         unchanged do not repeat it for a side they have seen, one image with many captions.
-
-    Returns
-    -------
-    dict of str to Explanation
-        In the order of METHODS, in units of the game where the method has units. No error bars.
-
-    Raises
-    ------
-    ValueError
-        For unknown methods, and as the methods do for towers they are not defined for.
 
     Examples
     --------

@@ -33,6 +33,11 @@ def estimate(
 
     (A dual encoder is cheaper to explain from two sweeps, by `fixlip.solve`.)
 
+    Returns an Explanation: its error bars are zero where all masks were asked; those of "distinct"
+    and Shapley samples are a little too wide where many of all masks were, as they take draws to be
+    independent. Raises TypeError or ValueError for unknown options, a budget below 3, or a game that
+    returns anything but one finite number per mask.
+
     Parameters
     ----------
     game : callable
@@ -59,18 +64,6 @@ def estimate(
         "distinct" (the default) or "distinct-reference".
     ridge : "auto" or float
         Penalty on the pair terms, as in `fixlip.solve`; 0 is plain least squares.
-
-    Returns
-    -------
-    Explanation
-        Its error bars are zero where all masks were asked; those of "distinct" and Shapley samples
-        are a little too wide where many of all masks were, as they take draws to be independent.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For unknown options, a budget below 3, or a game that returns anything but one finite number
-        per mask.
 
     References
     ----------

@@ -42,21 +42,14 @@ def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     on this scale, and squares of orthonormal terms are shares of the game's variance
     (`variance_shares`). The scale hides how far the model's score moves at all: report that too.
 
+    Returns a float: for ``solve(image_sweep, text_sweep, scale=..., bias=0)``: 1 / standard
+    deviation of the inner product of the embeddings over all pairs of masks, with their weights.
+    Raises ValueError where the score does not depend on the masks.
+
     Parameters
     ----------
     image_sweep, text_sweep : Sweep
         Of the same model.
-
-    Returns
-    -------
-    float
-        For ``solve(image_sweep, text_sweep, scale=..., bias=0)``: 1 / standard deviation of the
-        inner product of the embeddings over all pairs of masks, with their weights.
-
-    Raises
-    ------
-    ValueError
-        Where the score does not depend on the masks.
 
     Examples
     --------
@@ -97,22 +90,15 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     It still explains the game that was played. To remove single patches and to remove whole cells
     are different questions to a model: for the second, play with blocks (``image_players="2x2"``).
 
+    Returns an Explanation: with error bars where it had them. Full and empty mask keep their
+    values. Raises ValueError for an image side without a grid, or a finer grid than its own.
+
     Parameters
     ----------
     explanation : Explanation
         With a patch grid on its image side. Of a product explanation, its terms up to order 2.
     grid : (int, int)
         Rows and columns, at most those of the patches.
-
-    Returns
-    -------
-    Explanation
-        With error bars where it had them. Full and empty mask keep their values.
-
-    Raises
-    ------
-    ValueError
-        For an image side without a grid, or a finer grid than its own.
 
     Examples
     --------
@@ -192,25 +178,13 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
     each model, so that variances add: a term differs where it is beyond 1.96 ``stderr``. (The same
     masks would make the same errors in both, which would look like agreement.)
 
+    Returns an Explanation: without error bars where one of the two has none. Raises ValueError
+    where players or p differ. Warns where both drew the masks of a side with the same seed.
+
     Parameters
     ----------
     first, second : Explanation
         With the same players and the same p. Words count as the same whatever their case.
-
-    Returns
-    -------
-    Explanation
-        Without error bars where one of the two has none.
-
-    Raises
-    ------
-    ValueError
-        Where players or p differ.
-
-    Warns
-    -----
-    UserWarning
-        Where both drew the masks of a side with the same seed.
 
     Examples
     --------
@@ -275,6 +249,11 @@ def rank_correlation(
     masks is the ceiling: two models cannot be expected to agree better than about the square root
     of the product of their ceilings.
 
+    Returns a WithError: the standard error is due to the masks of both. NaN, with a warning, where
+    one explanation has the same value in all terms. Raises ValueError where players differ, there
+    are fewer than three such terms, or error bars are missing. Warns where both drew the masks of a
+    side with the same seed.
+
     Parameters
     ----------
     first, second : Explanation
@@ -285,22 +264,6 @@ def rank_correlation(
     errors : bool
         Estimate the standard error too; without, it is NaN, and the explanations need no error
         bars.
-
-    Returns
-    -------
-    WithError
-        The standard error is due to the masks of both. NaN, with a warning, where one explanation
-        has the same value in all terms.
-
-    Raises
-    ------
-    ValueError
-        Where players differ, there are fewer than three such terms, or error bars are missing.
-
-    Warns
-    -----
-    UserWarning
-        Where both drew the masks of a side with the same seed.
 
     Examples
     --------
@@ -372,6 +335,12 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
     added. (For a best linear prediction c^ of c the error c^ - c is uncorrelated with c^, so
     E c^2 = E c^^2 + E (c^ - c)^2.) The pairs within a side whose masks were drawn are penalised.
 
+    Returns a dict of str to float: "image", "text" (first order), "image x image", "text x text",
+    "image x text", and "beyond", which makes the sum 1. Estimates: a share of nothing may come out
+    negative. Raises ValueError for explanations that are no fit under p (Shapley, other methods,
+    sums on a common grid). Warns where masks are so few that the fit has shrunk first-order terms
+    as well.
+
     Parameters
     ----------
     explanation : Explanation
@@ -379,22 +348,6 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
     variance : float
         Of the game under its masks, in the explanation's units squared; 1 for an explanation on
         `unit_scale`.
-
-    Returns
-    -------
-    dict of str to float
-        "image", "text" (first order), "image x image", "text x text", "image x text", and
-        "beyond", which makes the sum 1. Estimates: a share of nothing may come out negative.
-
-    Raises
-    ------
-    ValueError
-        For explanations that are no fit under p (Shapley, other methods, sums on a common grid).
-
-    Warns
-    -----
-    UserWarning
-        Where masks are so few that the fit has shrunk first-order terms as well.
 
     References
     ----------

@@ -101,16 +101,13 @@ def masks_by_subsets(subsets: Subsets) -> tuple[np.ndarray, np.ndarray]:
 class Curves:
     """Two curves of a game from everything kept to nothing kept, at evenly spaced steps.
 
+    Raises ValueError where the curves have different lengths or ends.
+
     Attributes
     ----------
     mif, lif : numpy.ndarray, (steps + 1,)
         Values of the game where the most, and the least, important players go first. Both begin
         with the value of the full mask and end with that of the empty one.
-
-    Raises
-    ------
-    ValueError
-        Where the curves have different lengths or ends.
 
     Examples
     --------
@@ -199,6 +196,8 @@ def insertion_deletion(
 ) -> dict[str, Curves]:
     """Curves of several explanations of one game, which is evaluated once.
 
+    Returns a dict of str to Curves.
+
     Parameters
     ----------
     game : callable
@@ -216,10 +215,6 @@ def insertion_deletion(
         See `masks_by_ranking`.
     starts : "all", "published", sequence of int or None
         See `fixlip.explanation.subsets.greedy`.
-
-    Returns
-    -------
-    dict of str to Curves
 
     References
     ----------

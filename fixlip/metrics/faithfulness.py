@@ -35,6 +35,10 @@ def evaluation_masks(
 ) -> MaskSample:
     """Draw distinct masks on which explanations are judged.
 
+    Returns a MaskSample: its weights make the sample stand for the distribution where the sampler
+    has listed whole sizes of masks; the published metrics do not use them. The kernel's weight of
+    the empty and of the full mask is infinite: here each counts as one drawn mask.
+
     Parameters
     ----------
     n, count : int
@@ -46,13 +50,6 @@ def evaluation_masks(
     seed : int
         The same seed gives the same masks. The published experiments take the pair's number in its
         data set.
-
-    Returns
-    -------
-    MaskSample
-        Its weights make the sample stand for the distribution where the sampler has listed whole
-        sizes of masks; the published metrics do not use them. The kernel's weight of the empty and
-        of the full mask is infinite: here each counts as one drawn mask.
 
     References
     ----------
@@ -169,6 +166,9 @@ def faithfulness(
     - "free": each explanation gets the constant that is best on these masks. The r2 is then free of
       the shift, but not of units: the square of ``pearson`` is free of both.
 
+    Returns a DataFrame: one row per method and distribution: ``method``, ``distribution``, and the
+    measures of `agreement`.
+
     Parameters
     ----------
     explanations : mapping of str to Explanation
@@ -186,12 +186,6 @@ def faithfulness(
         changes little except for "shapley", where the sampler lists the smallest and largest sizes
         in full, so that each of those masks has a small weight.
     offset : {"published", "free"}
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per method and distribution: ``method``, ``distribution``, and the measures of
-        `agreement`.
 
     References
     ----------
@@ -234,6 +228,10 @@ def p_faithfulness(
 ) -> pd.DataFrame:
     """The loss that FIxLIP minimises: the expected squared error under independently kept players.
 
+    Returns a DataFrame: one row per method: ``method``; ``loss`` in squared units of the game;
+    ``stderr``, its standard error due to the masks drawn, 0 where it is exact; and ``explained``,
+    the share of the game's variance under p that the explanation accounts for, 1 - loss / variance.
+
     Parameters
     ----------
     explanations, game, offset
@@ -245,13 +243,6 @@ def p_faithfulness(
         they are drawn independently, and may repeat.
     seed : int
         Of the masks.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per method: ``method``; ``loss`` in squared units of the game; ``stderr``, its
-        standard error due to the masks drawn, 0 where it is exact; and ``explained``, the share of
-        the game's variance under p that the explanation accounts for, 1 - loss / variance.
 
     References
     ----------

@@ -15,6 +15,8 @@ NOWHERE = -1
 def quadrants(rows: int, columns: int, *, owner: Sequence[int] | None = None) -> np.ndarray:
     """Which quadrant of a 2 x 2 mosaic each patch lies in, or each player that owns patches.
 
+    Returns an array, (rows * columns,) or (n_I,), int: 0 to 3 as in QUADRANTS, or -1.
+
     Parameters
     ----------
     rows, columns : int
@@ -23,11 +25,6 @@ def quadrants(rows: int, columns: int, *, owner: Sequence[int] | None = None) ->
         The player of each patch, as ``info["image"]["owner"]`` of an explanation: by default every
         patch plays by itself. A block or a region lies in the quadrant that holds more than half
         of its patches, and in none where no quadrant does.
-
-    Returns
-    -------
-    numpy.ndarray, (rows * columns,) or (n_I,), int
-        0 to 3 as in QUADRANTS, or -1.
 
     References
     ----------
@@ -63,6 +60,9 @@ def pointing_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) 
     A word should attract the quadrant that shows its object, and no other: positive interactions
     in its own quadrant and negative ones in the other three are right, the rest is wrong.
 
+    Returns a float: right / (right + wrong), summed over words; NaN where there is no mass.
+    Symmetric noise gives one half on average, a map that is the same everywhere one quarter.
+
     Parameters
     ----------
     cross : numpy.ndarray, (n_I, n_T)
@@ -71,12 +71,6 @@ def pointing_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) 
         Quadrant of each image player; those with -1 do not count.
     own : sequence of int, (n_T,)
         Quadrant of each word's object; words with -1 do not count.
-
-    Returns
-    -------
-    float
-        right / (right + wrong), summed over words; NaN where there is no mass. Symmetric noise
-        gives one half on average, a map that is the same everywhere one quarter.
 
     References
     ----------
@@ -94,16 +88,14 @@ def pointing_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) 
 def sign_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> float:
     """Share of the interactions that have the right sign in the right place, whatever their size.
 
+    Returns a float: the share of each word that counts, averaged over words. An interaction of
+    exactly zero has no sign and does not count, nor does a word without any other; NaN where
+    nothing is left.
+
     Parameters
     ----------
     cross, where, own
         As in `pointing_ratio`.
-
-    Returns
-    -------
-    float
-        The share of each word that counts, averaged over words. An interaction of exactly zero has
-        no sign and does not count, nor does a word without any other; NaN where nothing is left.
 
     References
     ----------
@@ -127,6 +119,8 @@ def pointing(
 ) -> dict[str, float]:
     """Play the pointing game with an explanation of first or second order.
 
+    Returns a dict: "ratio": `pointing_ratio`; "signs": `sign_ratio`.
+
     Parameters
     ----------
     explanation : Explanation
@@ -138,11 +132,6 @@ def pointing(
         For first order only: count each word's own term once inside and once outside its quadrant,
         as the published numbers do. This adds the same to right and to wrong, and so draws both
         measures towards one half.
-
-    Returns
-    -------
-    dict
-        "ratio": `pointing_ratio`; "signs": `sign_ratio`.
 
     References
     ----------

@@ -20,15 +20,12 @@ def numbers(figure: Figure) -> dict[str, np.ndarray]:
     their values, scattered points their places, edges of a graph their widths. Photographs and
     text (titles, labels, words) give none, and colour bars are left out.
 
+    Returns a dict of str to array: float64, in the order of drawing, such as ``"0 line 2 y"``:
+    second ordinate of panel 0's third line. Masked entries are NaN.
+
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        float64, in the order of drawing, such as ``"0 line 2 y"``: second ordinate of panel 0's
-        third line. Masked entries are NaN.
 
     Examples
     --------

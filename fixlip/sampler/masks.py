@@ -79,6 +79,8 @@ def bernoulli(
     stay unbiased; at p = .5 even-order terms cancel out of first-order estimates exactly, and
     odd-order terms out of second-order ones.
 
+    Returns a MaskSample: with equal weights 1/m.
+
     Parameters
     ----------
     n, m : int
@@ -87,11 +89,6 @@ def bernoulli(
         Probability of keeping a player, in (0, 1); one seed, one set of masks.
     antithetic : bool
         Draw pairs (rows 0 and 1, 2 and 3, ...); an odd m leaves the last mask without its twin.
-
-    Returns
-    -------
-    MaskSample
-        With equal weights 1/m.
 
     Examples
     --------

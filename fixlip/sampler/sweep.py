@@ -114,6 +114,9 @@ def sweep(
     Every distinct mask is embedded once, as are the empty and the full one. If 2**n masks are
     affordable, all are listed and the side has no sampling error.
 
+    Raises ValueError for impossible numbers, or where the encoder returns anything but one finite
+    row per mask.
+
     Parameters
     ----------
     side : Side
@@ -127,11 +130,6 @@ def sweep(
         does not fit in memory is halved, with a warning, and the sweep goes on.
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
-
-    Raises
-    ------
-    ValueError
-        For impossible numbers, or where the encoder returns anything but one finite row per mask.
     """
     if isinstance(masks, MaskSample):
         sample = masks

@@ -123,6 +123,8 @@ def pair(
 
     The players of the first come first. Of methods that explain cross terms only come these alone.
 
+    Raises ValueError for factors of different models, methods or widths.
+
     Parameters
     ----------
     image, text : Factor
@@ -136,11 +138,6 @@ def pair(
         for sides that name no model); scale=1, bias=0 explain the cosine.
     errors : bool
         Also find the terms' standard errors, where both factors carry what they need.
-
-    Raises
-    ------
-    ValueError
-        For factors of different models, methods or widths.
     """
     scale, bias = _check(image, text, order, scale, bias)
     rows = None

@@ -196,16 +196,14 @@ class ProductExplanation(Explanation):
     ) -> list[tuple[tuple[int, ...], float]]:
         """The interactions of third or fourth order with the largest absolute value.
 
+        Returns a list of (tuple of int, float): players, image first, and the value of
+        `interaction`; strongest first.
+
         Parameters
         ----------
         count : int
         order : {3, 4}
             3: a pair of one side with a player of the other. 4: a pair of each side.
-
-        Returns
-        -------
-        list of (tuple of int, float)
-            Players, image first, and the value of `interaction`; strongest first.
         """
         if order not in (3, 4) or count < 1:
             raise ValueError(

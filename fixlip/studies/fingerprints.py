@@ -60,6 +60,8 @@ BUILT_IN, STANDARD = sys.stdlib_module_names, Path(sysconfig.get_path("stdlib"))
 def fingerprint(value: object, what: str = "the value") -> str:
     """Hash of everything that a value consists of: 64 hexadecimal digits of a SHA-256.
 
+    Raises TypeError for something that none of these describes; ValueError for a folder.
+
     Parameters
     ----------
     value : object
@@ -69,13 +71,6 @@ def fingerprint(value: object, what: str = "the value") -> str:
         dict of everything that determines it, such as that of an Encoder.
     what : str
         What to call it in an error.
-
-    Raises
-    ------
-    TypeError
-        For something that none of these describes.
-    ValueError
-        For a folder.
 
     Examples
     --------

@@ -82,6 +82,11 @@ def study(
     Several processes may run the same study on one folder at once: they share the items, compute
     none twice, and each returns the full table. A process may be killed at any moment.
 
+    Raises TypeError or ValueError where the function cannot be called like this, or something that
+    determines its rows has no fingerprint (see `fixlip.studies.fingerprints`). An error of the
+    function itself does not stop the study: it is listed in ``failures``, and one warning at the
+    end counts them.
+
     Parameters
     ----------
     function : callable
@@ -108,17 +113,6 @@ def study(
         missing file, a lack of memory, of disk space or of a connection.
     progress : bool, optional
         Whether to show a progress bar; by default only on a terminal.
-
-    Returns
-    -------
-    Study
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the function cannot be called like this, or something that determines its rows has no
-        fingerprint (see `fixlip.studies.fingerprints`). An error of the function itself does not
-        stop the study: it is listed in ``failures``, and one warning at the end counts them.
 
     Examples
     --------
