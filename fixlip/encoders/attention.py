@@ -20,62 +20,34 @@ from fixlip.encoders.sides import ImageSide, TextSide
 
 @dataclass(frozen=True)
 class Attention:
-    """The arrays inside one attention layer, for one input.
+    """The arrays inside one attention layer, for one input, as parts of the embedding's graph.
 
     In q, k, v and output, the heads' vectors stand one after the other.
-
-    Attributes
-    ----------
-    q : torch.Tensor, (queries, width)
-    k, v : torch.Tensor, (keys, width)
-    probabilities : torch.Tensor, (heads, queries, keys)
-        Part of the graph of the embedding.
-    output : torch.Tensor, (queries, width)
-        ``probabilities @ v``, before the output projection; part of the graph too.
-    project : callable
-        The output projection of the layer, bias included.
     """
 
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    probabilities: torch.Tensor
-    output: torch.Tensor
-    project: Callable[[torch.Tensor], torch.Tensor]
+    q: torch.Tensor  # (queries, width)
+    k: torch.Tensor  # (keys, width)
+    v: torch.Tensor  # (keys, width)
+    probabilities: torch.Tensor  # (heads, queries, keys)
+    output: torch.Tensor  # (queries, width): probabilities @ v, before the output projection
+    project: Callable[[torch.Tensor], torch.Tensor]  # the output projection, bias included
 
 
 class Readout(NamedTuple):
-    """The attention layers of a tower, and where its last one is read.
+    """The attention layers of a tower, and where its last one is read."""
 
-    Attributes
-    ----------
-    layers : list of torch.nn.Module
-        First to last; in SigLIP's image tower the attention pool is the last.
-    query : int
-        The query that the embedding is made from: CLS, the end token, the pool's own.
-    units : slice
-        The patches, or the caption's tokens, among the keys.
-    pool : bool
-        Whether the last layer is an attention pool, with a single query that is no token.
-    """
-
-    layers: list[nn.Module]
-    query: int
-    units: slice
-    pool: bool
+    layers: list[nn.Module]  # first to last; in SigLIP's image tower the attention pool is the last
+    query: int  # that the embedding is made from: CLS, the end token, the pool's own
+    units: slice  # the patches, or the caption's tokens, among the keys
+    pool: bool  # whether the last layer is an attention pool, whose one query is no token
 
 
 def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
     """Find the attention layers of a side's tower, and where the last one is read.
 
-    Raises TypeError if the side was not made by an encoder; ValueError if the embedding is not read
-    at one query of the last layer, as with average pooling.
-
-    Parameters
-    ----------
-    side : ImageSide or TextSide
-    method : str
-        The name of the explainer, for messages.
+    ``method`` is the explainer's name in messages. Raises TypeError if the side was not made by an
+    encoder; ValueError if the embedding is not read at one query of the last layer, as with average
+    pooling.
     """
     if isinstance(side, TextSide):
         return Readout(side.tower.attention, side.pooled, side.span, False)
@@ -92,8 +64,7 @@ def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
     raise ValueError(
         f"{method} follows the attention of the CLS token, or of an attention pool with one query; "
         f"the image tower of {side.encoder.name!r} has neither (it pools by "
-        f"{side.tower.pooling!r}): use a "
-        "method that needs no such token, such as fixlip.explain"
+        f"{side.tower.pooling!r}): use a method that needs no such token, such as fixlip.explain"
     )
 
 

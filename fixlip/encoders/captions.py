@@ -17,10 +17,9 @@ class Caption:
 
     Parameters
     ----------
-    ids : tuple of int, length L
-        All token ids, with start, end and padding tokens.
-    start, stop : int
-        ``ids[start:stop]`` are the caption's own tokens; the others always stay.
+    ids, start, stop : tuple of int, length L; int
+        All token ids, with start, end and padding tokens, which always stay; ``ids[start:stop]``
+        are the caption's own.
     pieces : tuple of str, length stop - start
         The text of each of them, with a leading space where a word starts.
     cut : str or None
@@ -43,10 +42,8 @@ class CaptionReader:
         From a list of one string to token ids of shape (1, length), padded: any tokenizer of
         open_clip, or a function. The text of the tokens is taken from its vocabulary, or from its
         ``decode``; without either, tokens are named by their ids.
-    length : int
-        The context length L of the text tower.
-    vocabulary : int
-        The number of token ids that the text tower knows.
+    length, vocabulary : int
+        The context length L of the text tower, and the number of token ids that it knows.
     """
 
     def __init__(self, tokenizer: Callable, *, length: int, vocabulary: int) -> None:
@@ -163,7 +160,7 @@ class CaptionReader:
             case "</w>":  # at the end of a word
                 opens = [True, *(text.endswith("</w>") for text in raw[:-1])]
                 raw = [self._decode(text.removesuffix("</w>")) for text in raw]
-                return [" " + text if new else text for text, new in zip(raw, opens, strict=True)]
+                return [" " * new + text for text, new in zip(raw, opens, strict=True)]
             case "▁":  # in place of a space
                 return [_byte(text) or text.replace("▁", " ") for text in raw]
             case "Ġ":  # the letter of the space among the letters of bytes
@@ -188,13 +185,10 @@ def _token_texts(tokenizer: object) -> dict[str, int]:
 
 def _word_mark(texts: Collection[str]) -> str | None:
     """Return how a vocabulary marks the limits of words, if it does."""
-    if any(text.startswith("▁") for text in texts):
-        return "▁"
-    if any(text.endswith("</w>") for text in texts):
-        return "</w>"
-    if any(text.startswith("Ġ") for text in texts):
-        return "Ġ"
-    return "##" if any(text.startswith("##") for text in texts) else None
+    for mark in ("▁", "</w>", "Ġ", "##"):
+        if any(text.endswith(mark) if mark == "</w>" else text.startswith(mark) for text in texts):
+            return mark
+    return None
 
 
 def _byte_letters() -> dict[str, int]:
@@ -222,6 +216,4 @@ def _lead_with_spaces(texts: Sequence[str]) -> list[str]:
     if not any(ends):
         ends = [True] * len(texts)
     opens = [True, *ends[:-1]]
-    return [
-        " " + text.strip() if new else text.strip() for text, new in zip(texts, opens, strict=True)
-    ]
+    return [" " * new + text.strip() for text, new in zip(texts, opens, strict=True)]

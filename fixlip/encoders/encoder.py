@@ -35,14 +35,10 @@ class Encoder:
         transformer. It is frozen, put in evaluation mode, and moved to the device and type.
     tokenizer : callable
         From a list of one string to token ids of shape (1, L).
-    name : str
-        What the model is called in results.
-    pretrained : str, optional
-        What its weights are called in results.
-    device : torch.device or str
-    dtype : torch.dtype
-        The towers compute in it, as in `fixlip.load`. Embeddings are returned in it, but at least
-        in float32.
+    name, pretrained : str
+        What the model and its weights are called in results.
+    device, dtype : torch.device or str, torch.dtype
+        As in `fixlip.load`. Embeddings are returned in the type, but at least in float32.
 
     Attributes
     ----------
@@ -68,17 +64,13 @@ class Encoder:
         self.logit_bias = float(model.logit_bias.detach()) if model.logit_bias is not None else 0.0
         self.stored = torch.promote_types(dtype, torch.float32)
         self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
-        self.tokenizer = tokenizer
-        self.name = name
-        self.pretrained = pretrained
-        self.device = model.logit_scale.device
-        self.dtype = dtype
+        self.tokenizer, self.name, self.pretrained = tokenizer, name, pretrained
+        self.device, self.dtype = model.logit_scale.device, dtype
         # after the move to the device, which replaces the text tower's causal mask
         self._image_tower, self._text_tower = image_tower(model, name), text_tower(model, name)
         self._view = View.of(model.visual.preprocess_cfg, self.device, self.stored)
-        self._reader = CaptionReader(
-            tokenizer, length=model.context_length, vocabulary=model.vocab_size
-        )
+        limits = {"length": model.context_length, "vocabulary": model.vocab_size}
+        self._reader = CaptionReader(tokenizer, **limits)
         if self.half:
             lay_rows_by_position(self.model.visual)
 
@@ -139,11 +131,7 @@ class Encoder:
     def text(self, caption: str, *, players: str = "tokens") -> TextSide:
         """Return a caption as a side of the game.
 
-        Parameters
-        ----------
-        caption : str
-        players : {"tokens", "words"}
-            Single tokens, or words with all their tokens.
+        Its players are single tokens, or "words" with all their tokens.
         """
         return TextSide(self, self._text_tower, self._reader, caption, players)
 

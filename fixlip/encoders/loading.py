@@ -27,6 +27,7 @@ from fixlip.encoders.towers import refuse_family
 DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
 FOLDER, HUB = "local-dir:", "hf-hub:"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+DOWNLOAD = "download the repository, and load 'local-dir:' and the folder's path"
 
 
 def load(
@@ -113,14 +114,10 @@ def _find_model(
         name = label = name.replace("/", "-")  # OpenAI's "ViT-B/32"
     config = _config(name)
     refuse_family(config, label)
-    if name.startswith((FOLDER, HUB)):
-        if pretrained is not None:
-            raise ValueError(
-                f"{label!r} brings its own weights; leave pretrained={pretrained!r} out"
-            )
-        weights = None
-    else:
-        weights = _weights(name, pretrained)
+    own_weights = name.startswith((FOLDER, HUB))
+    if own_weights and pretrained is not None:
+        raise ValueError(f"{label!r} brings its own weights; leave pretrained={pretrained!r} out")
+    weights = None if own_weights else _weights(name, pretrained)
     tokenizer = find_tokenizer(name, config, tokenizer)
     return _model(name, weights), tokenizer, label, weights and Path(weights).name
 
@@ -136,10 +133,7 @@ def _config(name: str) -> dict:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no open_clip configuration: {error!r}") from None
     if name.startswith(HUB):
-        with _from_hub(
-            f"the configuration of {name!r}",
-            "download the repository, and load 'local-dir:' and the folder's path",
-        ):
+        with _from_hub(f"the configuration of {name!r}", DOWNLOAD):
             return get_model_config(name)
     known = open_clip.list_models()
     if name not in known:
@@ -183,18 +177,10 @@ def _weights(name: str, pretrained: str | Path | None) -> str:
 
 @dataclass(frozen=True)
 class Preparation:
-    """The activation and the image preprocessing that weights were trained with.
+    """The activation and the image preprocessing that weights were trained with."""
 
-    Parameters
-    ----------
-    quick_gelu : bool or None
-        Whether the activation is QuickGELU; None: as the architecture says.
-    preprocess : dict
-        Mean, standard deviation and resizing; empty: open_clip's defaults.
-    """
-
-    quick_gelu: bool | None
-    preprocess: dict
+    quick_gelu: bool | None  # whether the activation is QuickGELU; None: as the architecture says
+    preprocess: dict  # mean, standard deviation and resizing; empty: open_clip's defaults
 
 
 def preparation_of(name: str, weights: str) -> Preparation:
@@ -204,13 +190,6 @@ def preparation_of(name: str, weights: str) -> Preparation:
     GELU for OpenAI's weights, which were trained with QuickGELU, and only warn. For a file or
     random weights the table says how the architecture's images are prepared (SigLIP: mean and
     standard deviation 0.5, squashed), which open_clip would take for CLIP's.
-
-    Parameters
-    ----------
-    name : str
-        An architecture of open_clip.
-    weights : str
-        A tag, a path or "random".
     """
     keys = ("mean", "std", "interpolation", "resize_mode")
     tag = open_clip.get_pretrained_cfg(name, weights)
@@ -245,7 +224,7 @@ def _model(name: str, weights: str | None) -> torch.nn.Module:
     if weights is None:
         if name.startswith(FOLDER):
             return _create(name, require_pretrained=True)
-        with _from_hub(f"{name!r}", "download the repository, and load 'local-dir:' and its path"):
+        with _from_hub(f"{name!r}", DOWNLOAD):
             return _create(name, require_pretrained=True)
     how = preparation_of(name, weights)
     options: dict = {"force_preprocess_cfg": how.preprocess}
@@ -281,17 +260,7 @@ def _create(name: str, **options: object) -> torch.nn.Module:
 
 
 def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None) -> Callable:
-    """Return a given tokenizer, one from a folder, or the model's own.
-
-    Parameters
-    ----------
-    name : str
-        Of the model.
-    config : dict
-        open_clip's configuration of it.
-    tokenizer
-        As in `load`.
-    """
+    """Return a given tokenizer as in `load`, one from a folder, or the model's own."""
     if callable(tokenizer):
         return tokenizer
     text = config["text_cfg"]

@@ -16,11 +16,8 @@ from fixlip.sampler.sweep import LAST_BATCH
 def hidden_tokens(tower: TextTower, hidden: torch.Tensor) -> Iterator[None]:
     """Repeat the one row that enters a text tower, each time with other tokens hidden.
 
-    Parameters
-    ----------
-    tower : TextTower
-    hidden : torch.Tensor of bool, shape (m, L)
-        True = no other token attends to it. Tokens after the L-th are cut off.
+    Where ``hidden``, (m, L), bool, is True, no other token attends to it. Tokens after the L-th are
+    cut off.
     """
     m, length = hidden.shape
     by_key = tower.causal is None and all(is_plain(block) for block in tower.blocks)
@@ -64,13 +61,7 @@ def one_row_only(block: torch.nn.Module, position: int | None) -> Iterator[None]
 
     That token attends to all others as before, so its row does not change. What is saved is the
     query, the output projection and the MLP of the rows that nothing reads. Blocks of another kind
-    than open_clip's plain one compute all rows.
-
-    Parameters
-    ----------
-    block : torch.nn.Module
-    position : int or None
-        The token whose output becomes the embedding; None: all rows are read.
+    than open_clip's plain one compute all rows, and so do all where ``position`` is None.
     """
     if position is None or not is_plain(block):
         yield
@@ -106,12 +97,6 @@ def blocks_in(
     The layers before and after the blocks stay in the weights' type, and so does the sum (the
     residual stream) that runs through them. Rounding the embedding itself, in the last projection,
     would cost more accuracy than all blocks together, and so would rounding the sum at every block.
-
-    Parameters
-    ----------
-    blocks : sequence of torch.nn.Module
-    device : torch.device
-    dtype : torch.dtype
     """
     running = ExitStack()  # holds the autocast context of the block that runs now
 
@@ -133,12 +118,7 @@ def lay_rows_by_position(tower: torch.nn.Module) -> None:
 
     torch's attention multiplies a transposed view of its rows. In half precision, where its fused
     path is off, every such product on a CPU copied the weight once per position: ViT-B-32 spent two
-    thirds of its time on these copies.
-
-    Parameters
-    ----------
-    tower : torch.nn.Module
-        It gets hooks that stay.
+    thirds of its time on these copies. The tower gets hooks that stay.
     """
 
     def lay(module, args):
@@ -152,19 +132,13 @@ def lay_rows_by_position(tower: torch.nn.Module) -> None:
 
 
 def fitting_rows(device: torch.device, tokens: int, width: int) -> int:
-    """How many inputs a tower should take in one pass.
+    """How many inputs with hidden states (tokens, width) a tower should take in one pass.
 
     On a CPU, few enough for the hidden states to stay in its caches, such as 16 images of ViT-B-16
     or 27 of ViT-B-32: larger batches were 5 to 10 % slower. On a CUDA GPU, as many as fit an eighth
     of its memory, at 64 bytes per number of the hidden states (14 copies of them exist at the same
     time in float32). The GPU's whole memory counts, not what is free, so that the same work gives
     the same bits.
-
-    Parameters
-    ----------
-    device : torch.device
-    tokens, width : int
-        Shape of the hidden states of one input.
     """
     if device.type == "cuda":
         numbers = torch.cuda.get_device_properties(device).total_memory // 8 // 64

@@ -15,7 +15,7 @@ from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.encoders.towers import is_plain
 
 
-class Tower:
+class OpenTower:
     """A side's tower from one block on: hidden states in, the embedding out.
 
     The model is only called, never changed: hooks are removed when a method returns or fails.
@@ -32,13 +32,10 @@ class Tower:
 
     Attributes
     ----------
-    side : ImageSide or TextSide
-    encode : callable
-        The model's own way from pixels or ids to embeddings, not normalised.
-    blocks : list of torch.nn.Module
-        All transformer blocks of the tower.
-    layer : int
-        As given, counted from 0.
+    side, layer : ImageSide or TextSide, int
+        As given, the layer counted from 0.
+    encode, blocks : callable, list of torch.nn.Module
+        The model's own way from pixels or ids to embeddings, not normalised; all its blocks.
     hidden : torch.Tensor, (1, T, width)
         The block's input for the side's own image (CLS and patches) or caption (its tokens with
         start, end and padding). In a causal text tower it ends at the pooled token, because later
@@ -99,17 +96,10 @@ class Tower:
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """``embed(hidden + gates * move)`` as a function of the gates, for derivatives at zero.
 
-        In open_clip's last block, each key and value depends on one token only. Their derivatives
-        along the move are therefore computed once for all gates, and each gate costs only the
-        pooled token's way through the block.
-
-        Returns a callable: from gates (T,) to embeddings (B, D); value and first derivatives are
-        exact at zero.
-
-        Parameters
-        ----------
-        hidden : torch.Tensor, (B, T, width)
-        move : torch.Tensor, (1, T, width)
+        From hidden (B, T, width) and move (1, T, width) a function of gates (T,) to embeddings
+        (B, D), whose value and first derivatives are exact at zero. In open_clip's last block, each
+        key and value depends on one token only. Their derivatives along the move are therefore
+        computed once for all gates, and each gate costs only the pooled token's way through it.
         """
         if not self.direct:
             return lambda gates: self.embed(hidden + gates[:, None] * move)

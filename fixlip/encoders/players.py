@@ -47,15 +47,7 @@ class Players:
         return len(self.names)
 
     def units(self, masks: torch.Tensor) -> torch.Tensor:
-        """Turn masks over players into masks over the units that they own.
-
-        Returns a bool tensor, (m, units).
-
-        Parameters
-        ----------
-        masks : torch.Tensor of bool, shape (m, n)
-            True = kept.
-        """
+        """Turn masks over players (m, n), bool, into masks over the units they own (m, units)."""
         # a copy, because torch cannot wrap a read-only array
         owner = torch.tensor(self.owner.tolist(), device=masks.device)
         return masks[:, owner]  # (m, n) -> (m, units)
@@ -74,14 +66,9 @@ def patches(rows: int, cols: int) -> Players:
 
 
 def blocks(rows: int, cols: int, size: int) -> Players:
-    """Let square blocks of patches play, named "(block row,block column)".
+    """Let square blocks of size x size patches play, named "(block row,block column)".
 
-    Parameters
-    ----------
-    rows, cols : int
-        The grid of patches.
-    size : int
-        Patches per side of a block. Where it does not divide the grid, the last blocks are smaller.
+    Where the size does not divide the grid, the last blocks are smaller.
 
     Examples
     --------
@@ -138,17 +125,9 @@ def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
 
 
 def patch_tiles(pixels: np.ndarray, grid: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:
-    """Cut an array over the pixels of a picture into its patches.
+    """Cut an array over pixels (H, W) into patches, (rows, height, columns, width).
 
-    Returns an array, (rows, height, columns, width).
-
-    Parameters
-    ----------
-    pixels : array, shape (H, W)
-        Pixels beyond the last whole patch are dropped, because the model never sees them.
-    grid : (rows, columns)
-    patch : (height, width)
-        Of one patch.
+    Pixels beyond the last whole patch are dropped, because the model never sees them.
     """
     (rows, columns), (high, wide) = grid, patch
     return pixels[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
@@ -170,11 +149,8 @@ def _share(name: str, coverage: np.ndarray, rows: int, cols: int) -> np.ndarray:
 def tokens(pieces: Sequence[str]) -> Players:
     """Let every token of a caption play by itself.
 
-    Parameters
-    ----------
-    pieces : sequence of str
-        The text of each token. A leading space marks the start of a word, so that joining the
-        pieces gives the caption back; undecodable bytes are kept as surrogate escapes.
+    In a token's text, a piece, a leading space marks the start of a word, so that joining the
+    pieces gives the caption back; undecodable bytes are kept as surrogate escapes.
 
     Examples
     --------
@@ -186,11 +162,6 @@ def tokens(pieces: Sequence[str]) -> Players:
 
 def words(pieces: Sequence[str]) -> Players:
     """Let whole words play: a word owns all its tokens; punctuation marks stand by themselves.
-
-    Parameters
-    ----------
-    pieces : sequence of str
-        As in `tokens`.
 
     Examples
     --------

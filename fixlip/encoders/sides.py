@@ -56,8 +56,13 @@ class _Side:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the players, in playing order."""
+        """The names of the players."""
         return self.players.names
+
+    @property
+    def _info(self) -> dict:
+        owner = self.players.owner.tolist()
+        return {"model": self.encoder.info, "players": self.players.kind, "owner": owner}
 
     @property
     def batch_size(self) -> int:
@@ -66,16 +71,10 @@ class _Side:
 
     @torch.no_grad()
     def embed(self, masks: torch.Tensor) -> torch.Tensor:
-        """Embed the input once for every mask, in one forward pass.
+        """Embed the input once for every mask (m, n), bool, True = kept, in one forward pass.
 
-        Returns a tensor, (m, D): embeddings of length 1, on the encoder's device, at least in
-        float32. Raises TypeError or ValueError if the masks have another type or shape, or an
-        embedding is not finite.
-
-        Parameters
-        ----------
-        masks : torch.Tensor of bool, shape (m, n)
-            True = kept.
+        Returns (m, D), of length 1, on the encoder's device, at least in float32. Raises TypeError
+        or ValueError if the masks have another type or shape, or an embedding is not finite.
         """
         masks = boolean_masks(torch.as_tensor(masks), self.n)
         if not len(masks):
@@ -97,20 +96,12 @@ class ImageSide(_Side):
 
     Attributes
     ----------
-    encoder : Encoder
-        The encoder that made the side.
-    tower : ImageTower
-        The parts of the model's image tower.
-    view : View
-        How the model sees an image.
-    picture : numpy.ndarray of uint8, shape (H, W, 3)
-        The image as the model sees it.
-    pixels : torch.Tensor, shape (1, 3, H, W)
-        The same, normalised, on the encoder's device.
-    grid : (rows, columns)
-        Of patches.
-    patch : (height, width)
-        Of one patch, in pixels of the picture.
+    encoder, tower, view : Encoder, ImageTower, View
+        What made the side, the parts of its image tower, and how the model sees an image.
+    picture, pixels : numpy.ndarray, (H, W, 3), uint8; torch.Tensor, (1, 3, H, W)
+        The image as the model sees it; the same normalised, on the encoder's device.
+    grid, patch : (rows, columns), (height, width)
+        Of the patches, and of one patch in pixels of the picture.
     pooled : int or None
         The token whose output becomes the embedding; None where several are pooled.
     """
@@ -155,15 +146,8 @@ class ImageSide(_Side):
     @cached_property
     def info(self) -> dict:
         """Everything that determines the side, JSON-able."""
-        return {
-            "kind": "image",
-            "model": self.encoder.info,
-            "players": self.players.kind,
-            "grid": list(self.grid),
-            "owner": self.players.owner.tolist(),
-            "source": self._source,
-            "size": list(self._size),
-        }
+        own = {"grid": list(self.grid), "source": self._source, "size": list(self._size)}
+        return {"kind": "image", **self._info, **own}
 
     def _features(self, units: torch.Tensor) -> torch.Tensor:
         model, grid = self.encoder.model, self.grid
@@ -200,14 +184,11 @@ class TextSide(_Side):
 
     Attributes
     ----------
-    encoder : Encoder
-        The encoder that made the side.
-    tower : TextTower
-        The parts of the model's text tower.
-    ids : torch.Tensor of int64, shape (1, L)
-        All token ids, on the encoder's device.
-    span : slice
-        The positions of the caption's own tokens; start, end and padding tokens always stay.
+    encoder, tower : Encoder, TextTower
+        What made the side, and the parts of its text tower.
+    ids, span : torch.Tensor, (1, L), int64; slice
+        All token ids, on the encoder's device, and the positions of the caption's own; start, end
+        and padding tokens always stay.
     pooled : int
         The position whose output becomes the embedding.
     length : int
@@ -240,12 +221,10 @@ class TextSide(_Side):
         """Everything that determines the side, JSON-able."""
         return {
             "kind": "text",
-            "model": self.encoder.info,
-            "players": self.players.kind,
+            **self._info,
             "caption": self._caption,
             "tokens": list(tokens(self._read.pieces).names),
             "token_ids": list(self._read.ids[self.span]),
-            "owner": self.players.owner.tolist(),
             "cut": self._read.cut,
         }
 

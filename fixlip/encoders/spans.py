@@ -19,10 +19,9 @@ NAMELESS = re.compile(r"<[^<>]+>")  # tokens of unknown words, of broken charact
 def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -> np.ndarray:
     """How far each image player lies in a box on the original image.
 
-    Returns an array, (n,), float64: in [0, 1]; of a group of patches, their mean.
-    ``np.flatnonzero`` of it gives the players, ``weights @ explanation.cross`` the words' scores.
-    Raises ValueError for an unknown rule, the side of a caption, or a box that is malformed or
-    outside the image. Warns where no patch counts.
+    Returns weights (n,), float64, in [0, 1]; of a group of patches, their mean. ``weights @
+    explanation.cross`` are the words' scores. Raises ValueError for an unknown rule, the side of a
+    caption, or a box that is malformed or outside the image. Warns where no patch counts.
 
     Parameters
     ----------
@@ -68,16 +67,15 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
 def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
     """How far each text player lies in a stretch of the caption.
 
-    Returns an array, (n,), float64: in [0, 1]: 1 for a token with a letter or digit in the stretch;
-    of a word, the mean of its tokens that have any. ``explanation.cross @ weights`` is the map of
-    the mention. Raises ValueError if the stretch is not in the caption, or the tokens do not spell
+    Returns weights (n,), float64: 1 for a token with a letter or digit in the stretch; of a word,
+    the mean of its tokens that have any. ``explanation.cross @ weights`` is the mention's map.
+    Raises ValueError if the stretch is not in the caption, or the tokens do not spell
     the caption. Warns where no player counts, for instance because the model does not see the end
     of the caption.
 
     Parameters
     ----------
     side : TextSide
-        From `Encoder.text`, with tokens or words.
     start, stop : int
         The characters ``caption[start:stop]``, as in a `fixlip.data.examples.Mention`.
 

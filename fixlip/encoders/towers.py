@@ -22,23 +22,21 @@ from open_clip.transformer import (
 from timm.layers import AttentionPoolLatent, PatchEmbed, to_2tuple
 from torch import nn
 
+from fixlip.checks import one_of
+
 
 class ImageTower(NamedTuple):
     """The parts of a vision transformer.
 
     Attributes
     ----------
-    blocks : torch.nn.ModuleList or torch.nn.Sequential
-        The transformer blocks, first to last.
-    width : int
-        Of the hidden states.
+    blocks, width : torch.nn.ModuleList or torch.nn.Sequential, int
+        The transformer blocks, first to last, and the width of the hidden states.
     grid : (rows, columns)
         Of patches.
-    patch : (height, width) or None
-        Of one patch in pixels; None where patches are not cut out one by one but come from
-        overlapping convolutions.
-    embedding : torch.nn.Module or None
-        The layer that embeds every patch by itself; None in the same case.
+    patch, embedding : (height, width), torch.nn.Module; or None
+        Size of one patch in pixels, and the layer that embeds every patch by itself; None where
+        patches come from overlapping convolutions.
     pooled : int or None
         The token whose output becomes the embedding (CLS); None where several are pooled.
     pool : torch.nn.Module or None
@@ -79,10 +77,8 @@ class TextTower(NamedTuple):
         The module that runs all blocks, with the attention mask as an argument.
     causal : torch.Tensor, (L, L), or None
         The additive mask of a tower whose tokens see only what stands before them.
-    pooling : {"first", "last", "argmax", "eos"}
-        At which token the embedding is read.
-    end : int
-        The id of the end token, for "eos".
+    pooling, end : {"first", "last", "argmax", "eos"}, int
+        At which token the embedding is read, and the id of the end token, for "eos".
     project : callable
         From outputs of the last block (B, T, width) to an embedding of every token, (B, T, D).
     """
@@ -110,18 +106,13 @@ class TextTower(NamedTuple):
 
     def pooled(self, ids: torch.Tensor) -> int:
         """Return the position whose output is the embedding of the token ids (1, L)."""
-        match self.pooling:
-            case "first":
-                return 0
-            case "last":
-                return ids.shape[1] - 1
-            case "argmax":
-                return int(ids[0].argmax())
-            case "eos":
-                return int((ids[0] == self.end).int().argmax())
-        raise ValueError(
-            f"the text tower pools by {self.pooling!r}; expected first, last, argmax or eos"
-        )
+        ways = {
+            "first": 0,
+            "last": ids.shape[1] - 1,
+            "argmax": int(ids[0].argmax()),
+            "eos": int((ids[0] == self.end).int().argmax()),
+        }
+        return ways[one_of("the text tower's pooling", self.pooling, ways)]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, D), not normalised, for outputs (B, 1, width) of the pooled token."""
@@ -134,16 +125,10 @@ def is_plain(block: nn.Module) -> bool:
 
 
 def image_tower(model: nn.Module, name: str) -> ImageTower:
-    """Find the parts of a model's image tower.
+    """Find the parts of a model's image tower; ``name`` is what the model is called in messages.
 
     Raises ValueError if the tower is no plain vision transformer, so that masked patches are not
     well defined.
-
-    Parameters
-    ----------
-    model : open_clip.CLIP or open_clip.CustomTextCLIP
-    name : str
-        What the model is called, for messages.
     """
     visual = model.visual
     if not getattr(visual, "output_tokens", False):
@@ -162,11 +147,6 @@ def text_tower(model: nn.Module, name: str) -> TextTower:
     """Find the parts of a model's text tower, a module of its own or, in CLIP, the model itself.
 
     Raises ValueError if the tower is not open_clip's text transformer, or has CoCa's class token.
-
-    Parameters
-    ----------
-    model, name
-        As in `image_tower`.
     """
     text = getattr(model, "text", model)
     own = text is model or isinstance(text, TextTransformer)
@@ -191,17 +171,8 @@ def text_tower(model: nn.Module, name: str) -> TextTower:
 def refuse_family(config: dict, name: str) -> None:
     """Raise for families that cannot be masked, before anything large is built or fetched.
 
-    `image_tower` and `text_tower` refuse built models; this reads the configuration alone, and says
-    more.
-
-    Raises ValueError: one line that says what the model has, and what to choose instead.
-
-    Parameters
-    ----------
-    config : dict
-        open_clip's configuration of the model.
-    name : str
-        What the model is called, for messages.
+    `image_tower` and `text_tower` refuse built models; this reads open_clip's configuration alone,
+    and says what the model has, and what to choose instead.
     """
     vision, text = config["vision_cfg"], config["text_cfg"]
     trunk = _trunk(vision.get("timm_model_name"))
@@ -216,10 +187,8 @@ def refuse_family(config: dict, name: str) -> None:
     elif "none" in (text.get("pool_type"), vision.get("pool_type")):
         kind = "a tower without pooling"
     elif trunk and trunk.patch_embed.img_size != to_2tuple(vision.get("image_size", 224)):
-        kind = (
-            f"an image tower for {trunk.patch_embed.img_size[0]} pixels, but prepares images of "
-            f"{vision.get('image_size', 224)}"
-        )
+        own, prepared = trunk.patch_embed.img_size[0], vision.get("image_size", 224)
+        kind = f"an image tower for {own} pixels, but prepares images of {prepared}"
     else:
         return
     raise ValueError(f"{name!r} has {kind}; choose a CLIP or SigLIP model with a ViT")

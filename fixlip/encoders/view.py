@@ -23,17 +23,15 @@ class View:
 
     Parameters
     ----------
-    geometry : tuple of callables
-        The steps that resize and crop, from image to image.
-    normalise : callable
-        From the resulting image to a tensor of shape (3, H, W), normalised.
+    geometry, normalise : tuple of callables, callable
+        The steps that resize and crop, from image to image; and from the resulting image to a
+        normalised tensor (3, H, W).
     crops : bool
         Whether only the centre of the image is kept. If so, images far longer than wide (or the
         reverse) are cropped before they are resized, because resizing them whole would need far too
         much memory.
-    device : torch.device
-    dtype : torch.dtype
-        Of the pixels: the type of the model's weights.
+    device, dtype : torch.device, torch.dtype
+        Of the pixels: those of the model's weights.
     """
 
     geometry: tuple[Callable, ...]
@@ -44,15 +42,7 @@ class View:
 
     @classmethod
     def of(cls, preprocessing: Mapping, device: torch.device, dtype: torch.dtype) -> View:
-        """Make the view from open_clip's description of a preprocessing.
-
-        Parameters
-        ----------
-        preprocessing : mapping
-            ``model.visual.preprocess_cfg``.
-        device, dtype
-            As above.
-        """
+        """Make the view from open_clip's description, ``model.visual.preprocess_cfg``."""
         config = PreprocessCfg(**preprocessing)
         steps = image_transform_v2(config, is_train=False).transforms
         # the last three steps make the mode RGB, make a tensor and normalise it
@@ -60,15 +50,9 @@ class View:
         return cls(geometry, normalise, config.resize_mode == "shortest", device, dtype)
 
     def picture(self, image: Image.Image) -> Image.Image:
-        """Resize and crop an image as the model's own preprocessing does.
+        """The picture that the model sees: an RGB image resized and cropped as the model does it.
 
-        Returns an image: the picture that the model sees. Warns where less than half of the image
-        is seen.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            In mode "RGB".
+        Warns where less than half of the image is seen.
         """
         short, long = sorted(image.size)
         if self.crops and long > 2 * short:
@@ -84,17 +68,10 @@ class View:
         return self.normalise(picture)[None].to(self.device, self.dtype)
 
     def coverage(self, region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Send a region of the original image through the resizing and cropping.
+        """Send a region (H, W), bool, of the original, upright image through resizing and cropping.
 
-        Returns a float32 array, (h, w): the part of each pixel of the model's picture that the
-        region covers, in [0, 1]. Raises ValueError if the region has another type or shape.
-
-        Parameters
-        ----------
-        region : array of bool, shape (H, W)
-            True = a pixel of the original, upright image that belongs to the region.
-        size : tuple of int
-            Width and height of the original image.
+        ``size`` is the original's width and height. Returns the part of each pixel of the model's
+        picture that the region covers, (h, w), float32, in [0, 1].
         """
         region = np.asarray(region)
         if region.dtype != np.bool_ or region.shape != (size[1], size[0]):

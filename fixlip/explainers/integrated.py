@@ -13,7 +13,7 @@ import torch
 
 from fixlip import renamed
 from fixlip.checks import number, one_of, whole
-from fixlip.encoders.opened import Tower, forward_mode
+from fixlip.encoders.opened import OpenTower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.sampler.masks import empty_and_full
 from fixlip.solver import Factor
@@ -45,7 +45,7 @@ class Line:
         seed: int = 0,
     ) -> None:
         one_of("variant", variant, VARIANTS)
-        self.tower = Tower(side, layer)
+        self.tower = OpenTower(side, layer)
         if side.encoder.half:
             raise ValueError(
                 f"the encoder computes in {side.encoder.dtype}, too coarse for derivatives along a "

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from fixlip import renamed
 from fixlip.checks import one_of
-from fixlip.encoders.opened import Tower
+from fixlip.encoders.opened import OpenTower
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.sampler.masks import empty_and_full
 from fixlip.solver import Factor
@@ -47,7 +47,7 @@ def factor(
     TIP 2023; both variants as in section 4.2 of the exCLIP paper (TMLR 2025).
     """
     one_of("variant", variant, VARIANTS)
-    tower = Tower(side, layer)
+    tower = OpenTower(side, layer)
     states = tower.run(tower.hidden) if variant == "output" else tower.hidden
     tokens = tower.project(states)[0]  # (T, D)
     if normalise:

@@ -35,8 +35,8 @@ def estimate(
 
     Returns an Explanation: its error bars are zero where all masks were asked; those of "distinct"
     and Shapley samples are a little too wide where many of all masks were, as they take draws to be
-    independent. Raises TypeError or ValueError for unknown options, a budget below 3, or a game that
-    returns anything but one finite number per mask.
+    independent. Raises TypeError or ValueError for unknown options, a budget below 3, or a game
+    that returns anything but one finite number per mask.
 
     Parameters
     ----------

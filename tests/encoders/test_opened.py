@@ -6,7 +6,7 @@ import torch
 from tiny import CONFIGS
 
 from fixlip.encoders import Encoder, load
-from fixlip.encoders.opened import Tower, forward_mode
+from fixlip.encoders.opened import OpenTower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
 
 CAPTION = "a red star and a cross"
@@ -42,9 +42,9 @@ def own_embedding(side):
 
 def check_every_layer(side):
     own = own_embedding(side)
-    depth = len(Tower(side).blocks)
+    depth = len(OpenTower(side).blocks)
     for layer in (*range(depth), -depth, -1):
-        tower = Tower(side, layer)
+        tower = OpenTower(side, layer)
         assert tower.layer == layer % depth
         hidden = tower.hidden.expand(3, -1, -1)
         with torch.no_grad():
@@ -67,7 +67,7 @@ def test_other_timm_towers_are_their_own(make, noise, tower):
     encoder = make(tower, {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text})
     side = encoder.image(noise)
     own = own_embedding(side)
-    found = Tower(side)  # rotary positions, a class token that is pooled with the others
+    found = OpenTower(side)  # rotary positions, a class token that is pooled with the others
     with torch.no_grad():
         torch.testing.assert_close(found.embed(found.hidden), own, rtol=1e-5, atol=1e-5)
     assert found.special_names == (("CLS",) if "pe_core" in tower else ())
@@ -95,10 +95,10 @@ def test_clip_of_two_layers_is_its_own(noise, name="ViT-B-32-quickgelu"):
 
 def test_every_token_is_in_one_row(make, noise):
     clip, siglip = make("clip"), make("siglip")
-    tower = Tower(clip.image(noise, players="2x2"))
+    tower = OpenTower(clip.image(noise, players="2x2"))
     assert tower.special_names == ("CLS",) and tower.rows.shape == (1 + 4, 17)
     assert tower.rows[1].nonzero().flatten().tolist() == [1, 2, 5, 6]  # the top left block
-    tower = Tower(clip.text("a starfish", players="words"))
+    tower = OpenTower(clip.text("a starfish", players="words"))
     assert tower.special_names == ("BOS", "EOS") and tower.pooled == 4
     assert tower.rows.int().tolist() == [
         [1, 0, 0, 0, 0],
@@ -106,17 +106,17 @@ def test_every_token_is_in_one_row(make, noise):
         [0, 1, 0, 0, 0],
         [0, 0, 1, 1, 0],  # star, fish
     ]
-    tower = Tower(siglip.text("a red star"))
+    tower = OpenTower(siglip.text("a red star"))
     assert tower.special_names == ("EOS", "pads") and tower.rows.sum(1).tolist() == [1, 8, 1, 1, 1]
-    assert Tower(siglip.image(noise)).special_names == ()
+    assert OpenTower(siglip.image(noise)).special_names == ()
     for kind in CONFIGS:
         for side in sides(make(kind), noise):
-            assert (Tower(side).rows.sum(0) == 1).all()
+            assert (OpenTower(side).rows.sum(0) == 1).all()
 
 
 def test_causal_towers_stop_at_the_pooled_token(make):
     side = make("clip").text("a red star")
-    tower = Tower(side, 0)
+    tower = OpenTower(side, 0)
     assert tower.hidden.shape[1] == 5 == tower.pooled + 1
     other = tower.read(side.ids.flip(1))  # read at the caption's own positions
     assert other.shape == tower.hidden.shape and not torch.equal(other, tower.hidden)
@@ -126,14 +126,14 @@ def test_projected_tokens(make, noise):
     """The pooled token's projection is the embedding."""
     for kind in ("clip", "oblong-first", "custom-blocks"):
         for side in sides(make(kind), noise):
-            tower = Tower(side)
+            tower = OpenTower(side)
             with torch.no_grad():
                 tokens = tower.project(tower.run(tower.hidden))
             torch.testing.assert_close(
                 tokens[:, tower.pooled], own_embedding(side), rtol=1e-5, atol=1e-5
             )
     side = make("siglip").image(noise)
-    tower = Tower(side)
+    tower = OpenTower(side)
     with torch.no_grad():  # attention pooling of a single token
         outputs = tower.run(tower.hidden)
         trunk = side.encoder.model.visual.trunk
@@ -147,11 +147,11 @@ def test_bad_layers_and_sides(make, noise):
     side = make("clip").image(noise)
     for layer in (2, -3, 1.0, True):
         with pytest.raises(ValueError, match="the tower has 2 blocks, so expected 0 to 1, or -2"):
-            Tower(side, layer)
+            OpenTower(side, layer)
     with pytest.raises(
         TypeError, match=r"encoder\.image\(\.\.\.\) or encoder\.text\(\.\.\.\), got"
     ):
-        Tower(noise)
+        OpenTower(noise)
 
 
 def test_the_model_is_left_as_it_was(make, noise):
@@ -165,9 +165,9 @@ def test_the_model_is_left_as_it_was(make, noise):
         raise ZeroDivisionError
     broken = model.transformer.resblocks[1].register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        Tower(text)
+        OpenTower(text)
     broken.remove()
-    tower = Tower(image)
+    tower = OpenTower(image)
     tower.embed(tower.hidden.clone().requires_grad_(True))
     hooks = [
         hook

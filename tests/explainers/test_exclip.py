@@ -11,7 +11,7 @@ from tiny import CONFIGS
 
 from fixlip import pair
 from fixlip.encoders import Encoder
-from fixlip.encoders.opened import Tower
+from fixlip.encoders.opened import OpenTower
 from fixlip.encoders.sides import ImageSide
 from fixlip.explainers import exclip, icam
 from fixlip.explainers.integrated import Line, _reference
@@ -354,7 +354,7 @@ def test_the_model_is_left_as_it_was(make, noise, kind):
     for side, method in itertools.product(sides(encoder, noise), ("forward", "reverse")):
         with torch.no_grad():
             exclip.factor(side, steps=1, mode=method)
-        broken = Tower(side).blocks[-1].mlp.register_forward_hook(lambda *_: 1 / 0)
+        broken = OpenTower(side).blocks[-1].mlp.register_forward_hook(lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             exclip.factor(side, steps=1, mode=method)
         broken.remove()

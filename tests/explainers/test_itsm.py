@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from fixlip import pair
 from fixlip.encoders import Encoder
-from fixlip.encoders.opened import Tower
+from fixlip.encoders.opened import OpenTower
 from fixlip.explainers import itsm
 
 CAPTION = "a red star and a cross"
@@ -87,7 +87,7 @@ def test_attention_pooling_of_single_tokens(make, noise):
     encoder = make("siglip", "siglip2")
     side = encoder.image(noise)
     trunk = encoder.model.visual.trunk
-    tower, pool = Tower(side), trunk.attn_pool
+    tower, pool = OpenTower(side), trunk.attn_pool
     with torch.no_grad():
         tokens = trunk.norm(tower.run(tower.hidden))[0]  # (T, width)
         tokens = pool.proj(pool.kv(tokens)[:, 128:])
@@ -119,6 +119,6 @@ def test_what_is_not_defined(make, noise, tiny_model):
     pooled = Encoder(model, side.encoder.tokenizer, name="x").image(noise)
     with pytest.raises(ValueError, match="pools its tokens with several queries"):
         itsm.factor(pooled)
-    tower = Tower(pooled)
+    tower = OpenTower(pooled)
     with torch.no_grad():
         torch.testing.assert_close(tower.embed(tower.hidden), model.encode_image(pooled.pixels))
