@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from generate import relations, sample_scene
 
 from fixlip.demo.drawing import COLOURS, IMAGE_SIZE, SHAPES
 from fixlip.demo.grammar import INVERSE, Caption
-from fixlip.demo.scenes import COMBINATIONS, GRID, HELD_OUT, Scene, holds, relations, sample_scene
+from fixlip.demo.scenes import COMBINATIONS, GRID, HELD_OUT, Scene, holds
 from fixlip.demo.tokenizers import END, PAD, START, UNKNOWN, vocabulary
 
 TRUE, FALSE, UNDECIDED = 1, 0, -1
@@ -140,9 +141,9 @@ def _recoloured_twin(rng: np.random.Generator, scene: Scene) -> Scene | None:
     before = {(t.colour, t.shape) for t in scene.things}
     for _ in range(4):
         order = rng.permutation(len(scene.things))
-        twin = scene.recoloured(
-            [scene.things[i].colour for i in order], seed=int(rng.integers(2**62))
-        )
+        colours = [scene.things[i].colour for i in order]
+        things = [replace(t, colour=c) for t, c in zip(scene.things, colours, strict=True)]
+        twin = Scene(tuple(things), int(rng.integers(2**62)))
         after = {(t.colour, t.shape) for t in twin.things}
         if len(after) == len(before) and after != before and not after & _HELD_OUT:
             return twin

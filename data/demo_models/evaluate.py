@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from generate import edit_attributes, relations, sample_scene, swap_colours
 
 import fixlip
-from fixlip.demo.grammar import INVERSE, Caption, edit_attributes, swap_colours
-from fixlip.demo.scenes import COMBINATIONS, HELD_OUT, Scene, is_true, relations, sample_scene
+from fixlip.demo.grammar import INVERSE, Caption
+from fixlip.demo.scenes import COMBINATIONS, HELD_OUT, Scene, is_true
 
 MODELS = Path(__file__).parents[2] / "fixlip" / "demo" / "models"
 EVALUATION_SEED = 10**9  # training runs use their own, small, seed

@@ -35,12 +35,11 @@ def read_coco(
 ) -> list[Example]:
     """Read pictures, captions, instances, and the words that mention them.
 
-    Returns a list of Example: in the order of the file of captions. An object's `name` is its
-    class, its `id` that of its annotation. Words mention *all* objects of their class, crowds
-    included; `Example.clear` leaves those that mention one. Where a caption says itself what it
-    names, in a field `objects` of annotations (as in the demo data), that counts instead of class
-    names. Raises FileNotFoundError where annotations or pictures are missing: which, and where to
-    get them; ValueError for broken files and unknown splits.
+    In the order of the file of captions. An object's `name` is its class, its `id` that of its
+    annotation. Words mention *all* objects of their class, crowds included; `Example.clear` leaves
+    those that mention one. Where a caption says itself what it names, in a field `objects` of
+    annotations (as in the demo data), that counts instead of class names. Raises FileNotFoundError
+    where files are missing: which, and where to get them; ValueError for broken files.
 
     Parameters
     ----------
@@ -94,9 +93,8 @@ def read_coco(
 
 
 def _only_split(folder: Path) -> str:
-    splits = sorted(
-        p.stem.removeprefix("captions_") for p in folder.glob("annotations/captions_*.json")
-    )
+    files = folder.glob("annotations/captions_*.json")
+    splits = sorted(path.stem.removeprefix("captions_") for path in files)
     if len(splits) == 1:
         return splits[0]
     if not splits:
@@ -115,12 +113,9 @@ def _official(folder: Path, split: str) -> list[tuple[Example, Named]]:
         found = []
         for image in content["images"]:
             own = captions.pop(image["id"], [])
-            example = Example(
-                str(image["id"]),
-                folder / split / image["file_name"],
-                tuple(" ".join(entry["caption"].split()) for entry in own),
-                size=_size(image),
-            )
+            texts = tuple(" ".join(entry["caption"].split()) for entry in own)
+            path_of = folder / split / image["file_name"]
+            example = Example(str(image["id"]), path_of, texts, size=_size(image))
             found.append((example, [entry.get("objects") for entry in own]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is no file of COCO's captions: {error!r}; {LAYOUT}") from None
@@ -141,17 +136,11 @@ def _karpathy(
             listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
             raise ValueError(f"{path} has no split {split!r}; it has {listed}")
         chosen = [entry for entry in content["images"] if entry["split"] == split]
-        found = [
-            (
-                Example(
-                    str(entry["cocoid"]),
-                    folder / entry["filepath"] / entry["filename"],
-                    tuple(" ".join(s["raw"].split()) for s in entry["sentences"]),
-                ),
-                [None] * len(entry["sentences"]),
-            )
-            for entry in chosen
-        ]
+        found = []
+        for entry in chosen:
+            captions = tuple(" ".join(s["raw"].split()) for s in entry["sentences"])
+            image = folder / entry["filepath"] / entry["filename"]
+            found.append((Example(str(entry["cocoid"]), image, captions), [None] * len(captions)))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not Karpathy's split of COCO: {error!r}; {KARPATHY}") from None
     return found, list(dict.fromkeys(entry["filepath"] for entry in chosen))
@@ -185,9 +174,8 @@ def _instances(
                 phrase = f"{entry['colour']} {name}" if "colour" in entry else name
                 found.setdefault(picture, []).append((thing, phrase))
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is no file of COCO's instances: {error!r}; {LAYOUT}"
-            ) from None
+            message = f"{path} is no file of COCO's instances: {error!r}; {LAYOUT}"
+            raise ValueError(message) from None
     return found, sizes, list(dict.fromkeys(classes.values()))
 
 

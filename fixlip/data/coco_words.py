@@ -134,16 +134,8 @@ def name_mentions(
 ) -> list[Mention]:
     """Mentions of the classes that occur among the objects, in the order of the caption.
 
-    Parameters
-    ----------
-    number : int
-        Which caption of the example it is.
-    caption : str
-    names : mapping
-        From phrases in lower case to classes.
-    objects : sequence of Object
-    pattern : re.Pattern
-        `any_of` the phrases.
+    ``number`` says which caption of the example it is; ``names`` goes from phrases in lower case to
+    classes, and ``pattern`` is `any_of` the phrases.
 
     Examples
     --------

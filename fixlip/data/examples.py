@@ -73,10 +73,8 @@ class Mention:
 
     Parameters
     ----------
-    caption : int
-        Which caption of the example.
-    start, stop : int
-        Its characters, `captions[caption][start:stop]`.
+    caption, start, stop : int
+        The characters `captions[caption][start:stop]` of the example.
     objects : tuple of int
         Which objects of the example it names: several for a group.
     """
@@ -116,9 +114,8 @@ class Example:
 
         `fixlip.images.open_image`, and so `Encoder.image`, turn photographs upright as the camera
         noted; the data sets count pixels as they are stored. The two differ in few photographs.
-        Where the sizes do not say which was annotated, it is taken to be the stored one.
-
-        Raises ValueError where the picture has another size than the annotated one.
+        Where the sizes do not say which was annotated, it is taken to be the stored one. Raises
+        ValueError where the picture has another size than the annotated one.
         """
         upright = open_image(self.image)
         with Image.open(self.image) as stored:
@@ -153,15 +150,9 @@ class Example:
 
 
 def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list[Example]:
-    """The examples whose pictures are there; the others raise one error, or are left out.
+    """The examples whose pictures are there; with ``missing="error"`` the others raise one error.
 
-    Parameters
-    ----------
-    examples : sequence of Example
-    missing : {"error", "skip"}
-        What to do about pictures that are not on disk; skipping them says how many.
-    hint : str
-        Where to get the pictures, for the error.
+    ``missing="skip"`` leaves them out and says how many. The hint says where to get the pictures.
     """
     one_of("missing", missing, MISSING)
     gone = [example.image for example in examples if not example.image.is_file()]
@@ -176,6 +167,12 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
         )
     warn(f"{message}, going on without them; the first is {gone[0]}")
     return [example for example in examples if example.image not in absent]
+
+
+def pictures_of(folder: Path, images: str | Path) -> Path:
+    """The folder of pictures: in the data set's, else as given."""
+    places = folder / images, Path(images).expanduser()
+    return next((place for place in places if place.is_dir()), places[0])
 
 
 def read_json(path: Path, hint: str) -> dict:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path
 
-from fixlip.data.examples import Example, Mention, Object, with_images
+from fixlip.data.examples import Example, Mention, Object, pictures_of, with_images
 
 LAYOUT = (
     "a folder of Flickr30k Entities holds Sentences/, Annotations/ and train.txt, val.txt and "
@@ -26,23 +26,19 @@ def read_flickr30k(
 ) -> list[Example]:
     """Read pictures, captions, boxes, and the phrases that name them.
 
-    Returns a list of Example: in the order of the list. An object is one box: its `id` is its chain
-    of coreference (of several, the first), its `name` the types of the phrase, "people" or
-    "clothing/colors". A phrase mentions all boxes of its chain; phrases without a box (scenes,
-    things that cannot be seen, chain 0) mention nothing and are left out. Captions are in the
-    files' spaced form. Raises FileNotFoundError where lists, sentences, annotations or pictures are
-    missing: which, and where to get them; ValueError for broken files.
+    In the order of the list. An object is one box: its `id` is its chain of coreference (of
+    several, the first), its `name` the types of the phrase, "people" or "clothing/colors". A phrase
+    mentions all boxes of its chain; phrases without a box (scenes, things that cannot be seen,
+    chain 0) mention nothing and are left out. Captions are in the files' spaced form. Errors as in
+    `fixlip.data.coco.read_coco`.
 
     Parameters
     ----------
-    folder : str or pathlib.Path
-        With ``Sentences/<id>.txt``, ``Annotations/<id>.xml`` and ``<split>.txt``.
-    split : str
-        "train", "val" or "test" (1,000 pictures).
-    images : str or pathlib.Path
-        The folder of ``<id>.jpg``, here or in `folder`.
-    missing : {"error", "skip"}
-        What to do about pictures that are not on disk.
+    folder, images : str or pathlib.Path
+        With ``Sentences/<id>.txt``, ``Annotations/<id>.xml`` and ``<split>.txt``; and the folder of
+        ``<id>.jpg``, here or in `folder`.
+    split, missing : str, {"error", "skip"}
+        "train", "val" or "test" (1,000 pictures); what to do about pictures that are not on disk.
 
     Examples
     --------
@@ -65,8 +61,7 @@ def read_flickr30k(
             f"{len(gone)} of {len(needed)} files of {split!r} are missing, the first is {gone[0]}; "
             f"{LAYOUT}"
         )
-    places = folder / images, Path(images).expanduser()
-    place = next((p for p in places if p.is_dir()), places[0])
+    place = pictures_of(folder, images)
     examples = [_read(folder, number, place / f"{number}.jpg") for number in numbers]
     return with_images(examples, missing=missing, hint=LAYOUT)
 

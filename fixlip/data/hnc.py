@@ -12,7 +12,7 @@ from PIL import Image
 
 from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, plural
-from fixlip.data.examples import Example, Mention, Object, read_json, with_images
+from fixlip.data.examples import Example, Mention, Object, pictures_of, read_json, with_images
 
 LAYOUT = (
     "a folder of HNC holds hnc_clean_strict_train.json, hnc_clean_strict_val.json or "
@@ -32,22 +32,17 @@ def read_hnc(
 ) -> list[Example]:
     """Read every hard negative with its true caption, and the objects that the captions name.
 
-    Returns a list of Example: one per negative: `captions` are the true one and the negative one,
-    `id` is that of the picture and of the negative caption. Objects are mentioned where a caption
-    has their name; `replacement` gives the words that were exchanged. Raises FileNotFoundError
-    where the captions or pictures are missing: which, and where to get them; ValueError for broken
-    files.
+    One example per negative: `captions` are the true one and the negative one, `id` is that of the
+    picture and of the negative caption. Objects are mentioned where a caption has their name;
+    `replacement` gives the words that were exchanged. Errors as in `fixlip.data.coco.read_coco`.
 
     Parameters
     ----------
-    folder : str or pathlib.Path
-        With ``hnc_clean_strict_<split>.json``.
-    split : str
-        "train", "val" or "test" (the one that people wrote).
-    images : str or pathlib.Path
-        The folder of ``<id>.jpg``, here or in `folder`.
-    missing : {"error", "skip"}
-        What to do about pictures that are not on disk.
+    folder, images : str or pathlib.Path
+        With ``hnc_clean_strict_<split>.json``; and the folder of ``<id>.jpg``, here or in `folder`.
+    split, missing : str, {"error", "skip"}
+        "train", "val" or "test" (the one that people wrote); what to do about pictures that are not
+        on disk.
 
     Examples
     --------
@@ -57,8 +52,7 @@ def read_hnc(
     """
     folder = Path(folder).expanduser()
     path = folder / f"hnc_clean_strict_{split}.json"
-    places = folder / images, Path(images).expanduser()
-    place = next((p for p in places if p.is_dir()), places[0])
+    place = pictures_of(folder, images)
     examples, alone = [], 0
     content = read_json(path, LAYOUT)
     try:
@@ -114,18 +108,13 @@ def _with_sizes(examples: list[Example]) -> list[Example]:
 
 
 def replacement(example: Example) -> tuple[Mention, Mention]:
-    """The words in which the two captions of an example differ.
+    """The one stretch of words in which the two captions of an example differ.
 
-    Returns (Mention, Mention): the words in the first caption and those in the second, without
-    articles and "is" or "are" that change with them. `objects` of both are those that the *first*
-    words name: the measures of hard negatives compare the new words with the old box. Where there
-    are none, the words name no object, but a colour, a relation or a number. Raises ValueError
-    where a caption has nothing that the other lacks.
-
-    Parameters
-    ----------
-    example : Example
-        With two captions that differ in one stretch of words.
+    In the first caption and in the second, without articles and "is" or "are" that change with
+    them. `objects` of both are those that the *first* words name: the measures of hard negatives
+    compare the new words with the old box. Where there are none, the words name no object, but a
+    colour, a relation or a number. Raises ValueError where a caption has nothing that the other
+    lacks.
 
     References
     ----------

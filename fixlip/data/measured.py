@@ -25,7 +25,7 @@ def measured(
 ) -> pd.DataFrame:
     """Return the table that a file of ``data/`` holds, or compute it where the file does not apply.
 
-    Returns a DataFrame: floats have 5 significant digits, however the table was had.
+    Floats have 5 significant digits in either case.
 
     Parameters
     ----------

@@ -113,12 +113,9 @@ def imagenet_mosaics(
 ) -> list[Mosaic]:
     """Mosaics of the published pointing game, from the validation pictures of ImageNet.
 
-    Mosaic i of a game shows picture i of each of its classes, resized to 224 x 224 pixels whatever
-    its shape.
-
-    Returns a list of Mosaic: game by game. Raises FileNotFoundError where classes are missing:
-    which, and where to get them; ValueError where a class has fewer than `count` pictures, or a
-    game not four classes.
+    Game by game; mosaic i shows picture i of each of its classes, resized to 224 x 224 pixels
+    whatever its shape. Raises FileNotFoundError where classes are missing: which, and where to get
+    them; ValueError where a class has fewer than `count` pictures, or a game not four classes.
 
     Parameters
     ----------
@@ -176,12 +173,7 @@ def _mosaic(
 def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
     """The demo data's scenes whose objects, all of different shapes, fill the four quadrants.
 
-    Returns a list of Mosaic: names are shapes, phrases have colours too.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path, optional
-        Written by `fixlip.demo.scenes.write_coco`; by default the repository's ``data/scenes``.
+    Names are shapes, phrases have colours too. By default of the repository's ``data/scenes``.
 
     Examples
     --------
@@ -191,7 +183,7 @@ def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
     """
     folder = root() / "data/scenes" if folder is None else Path(folder).expanduser()
     half, mosaics = GRID // 2, []
-    for number, scene in enumerate(read_scenes(folder), start=1):  # as `write_coco` numbers them
+    for number, scene in enumerate(read_scenes(folder), start=1):  # as their files are numbered
         things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))
         places = [(thing.row, thing.column, thing.size) for thing in things]
         corners = [(row, column, half) for row in (0, half) for column in (0, half)]

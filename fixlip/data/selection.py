@@ -25,20 +25,10 @@ DATASETS = ("demo", "coco", "flickr30k")
 
 
 class Pair(NamedTuple):
-    """An image and its best caption by a model's score.
+    """An image and its best caption by a model's score."""
 
-    Attributes
-    ----------
-    id : str
-        The data set's name of the image.
-    rank : int
-        Place of the image by the score of that caption, from 0.
-    image : pathlib.Path
-    caption : str
-    """
-
-    id: str
-    rank: int
+    id: str  # the data set's name of the image
+    rank: int  # place of the image by the score of that caption, from 0
     image: Path
     caption: str
 
@@ -79,24 +69,18 @@ def best_pairs(
 ) -> tuple[list[Pair], pd.DataFrame]:
     """Give each image its best caption, rank the images by that score, and take some of the ranks.
 
+    Returns these pairs, and the whole ranking as `fixlip.data.ranking.best_captions` gives it.
     Raises ValueError where no image is left.
 
     Parameters
     ----------
     encoder : Encoder
     examples : sequence of Example
-    pairs : int
-        How many, evenly spaced over the ranks; all where there are no more.
+    pairs, words : int
+        How many, evenly spaced over the ranks (all where there are no more); the fewest words of a
+        caption that takes part.
     ranks : (int, int)
         First rank, and the one after the last.
-    words : int
-        The fewest words of a caption that takes part.
-
-    Returns
-    -------
-    list of Pair
-    pandas.DataFrame
-        The whole ranking, as `fixlip.data.ranking.best_captions` gives it: row r is rank r.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The small grammar of captions: reading, writing and editing them.
+"""The small grammar of captions: reading and writing them.
 
 Four kinds of captions::
 
@@ -8,8 +8,7 @@ Four kinds of captions::
     a red star left of a blue ring          a relation between two objects
 """
 
-import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fixlip.demo.drawing import COLOURS, SHAPES
 
@@ -72,27 +71,3 @@ def parse_caption(text: str) -> Caption:
     if relation and len(phrases) != 2:
         raise ValueError(f"caption {text!r} relates {len(phrases)} objects: a relation needs two")
     return Caption(tuple(phrases), relation)
-
-
-def swap_colours(caption: Caption) -> list[Caption]:
-    """Every caption that exchanges the colours of two phrases (equal colours: no swap)."""
-    swaps = []
-    for i, j in itertools.combinations(range(len(caption.phrases)), 2):
-        phrases = list(caption.phrases)
-        (first, shape_i), (second, shape_j) = phrases[i], phrases[j]
-        if first != second and shape_i != shape_j:
-            phrases[i], phrases[j] = (second, shape_i), (first, shape_j)
-            swaps.append(replace(caption, phrases=tuple(phrases)))
-    return swaps
-
-
-def edit_attributes(caption: Caption) -> list[Caption]:
-    """Every caption that differs in exactly one colour or one shape."""
-    edits = []
-    for i, (colour, shape) in enumerate(caption.phrases):
-        others = [(c, shape) for c in COLOURS if colour and c != colour]
-        others += [(colour, s) for s in SHAPES if s != shape]
-        for phrase in others:
-            phrases = (*caption.phrases[:i], phrase, *caption.phrases[i + 1 :])
-            edits.append(replace(caption, phrases=phrases))
-    return edits

@@ -78,10 +78,9 @@ def factor(
     variant : {"tmlr", "fixlip"}
         As published in TMLR, or the earlier form that the FIxLIP experiments use: the embeddings
         are shifted by the reference's own embedding before their lengths are taken.
-    normalise : bool
-        Divide by the length of the input's embedding, so that maps are shares of a cosine.
-    seed : int
-        Of "gaussian".
+    normalise, seed : bool, int
+        Divide by the length of the input's embedding, so that maps are shares of a cosine; seed of
+        "gaussian".
     mode : {"auto", "forward", "reverse"}
         Differentiate along each token and special row, or for each embedding dimension; "auto"
         takes what needs fewer passes. The numbers are the same.
@@ -126,8 +125,7 @@ def corners(
 
     Inner products, all divided by the lengths of the inputs' embeddings, so no cosines where a
     reference takes part; a reference caption is pooled at the input's own end token, as the
-    interpolated hidden states are. Parameters as in `factor`; the scale
-    is 1 for shares of the cosine.
+    interpolated hidden states are. Parameters as in `factor`; the scale is 1 for the cosine.
     """
     (r_a, a), (r_b, b) = (
         Line(side, layer, reference, variant=variant, normalise=normalise, seed=seed).ends()

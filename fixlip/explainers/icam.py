@@ -9,12 +9,7 @@ from fixlip.solver import Factor
 
 @renamed.keywords(method="mode")
 def factor(
-    side: Side,
-    *,
-    layer: int = -1,
-    normalise: bool = True,
-    mode: str = "auto",
-    memory: float = 0.25,
+    side: Side, *, layer: int = -1, normalise: bool = True, mode: str = "auto", memory: float = 0.25
 ) -> Factor:
     """One side's half: sum over d of a[s, d] dg/da[s, d], a vector of width D for every token s.
 
@@ -22,15 +17,7 @@ def factor(
     hidden states of a blank input. Neither the ReLU nor the pooled gradients of Grad-CAM are
     taken. The map does not sum to the similarity.
 
-    Parameters
-    ----------
-    side : ImageSide or TextSide
-    layer : int
-        Hidden states at the input of this block, from 0; by default the last block's.
-    normalise : bool
-        Divide by the length of the input's embedding.
-    mode, memory
-        As in `fixlip.explainers.exclip.factor`.
+    Parameters as in `fixlip.explainers.exclip.factor`.
 
     References
     ----------

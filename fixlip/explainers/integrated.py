@@ -1,7 +1,7 @@
-"""Derivatives of an embedding along a path of hidden states: a vector per token, no Jacobian.
+"""Derivatives of an embedding along a line of hidden states: a vector per token, no Jacobian.
 
-What exCLIP and InteractionCAM share. The input moves on a straight line from a reference; of every
-token, the derivatives along its own move are summed over the steps.
+What exCLIP and InteractionCAM share: of every token, the derivatives along its own part of the line
+are summed over the steps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fixlip import renamed
 from fixlip.checks import number, one_of, whole
 from fixlip.encoders.opened import OpenTower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.sampler.masks import empty_and_full
+from fixlip.explainers.results import from_rows
 from fixlip.solver import Factor
 
 Side = ImageSide | TextSide
@@ -28,10 +28,7 @@ RULES = {"right": 1.0, "midpoint": 0.5}  # where in a step
 class Line:
     """The straight line from a reference to a side's input, at the input of a block.
 
-    Parameters
-    ----------
-    side, layer, reference, variant, normalise, seed
-        As in `fixlip.explainers.exclip.factor`.
+    Parameters as in `fixlip.explainers.exclip.factor`.
     """
 
     def __init__(
@@ -59,13 +56,8 @@ class Line:
         self.start = torch.zeros_like(hidden) if inputs is None else self.tower.read(inputs)
         self.delta = hidden - self.start  # (1, T, width)
         self.length = self._length(inputs, variant) if normalise else 1.0
-        self._options = {
-            "layer": self.tower.layer,
-            "reference": reference,
-            "variant": variant,
-            "normalise": normalise,
-            "seed": seed,
-        }
+        self._options = {"layer": self.tower.layer, "reference": reference, "variant": variant}
+        self._options |= {"normalise": normalise, "seed": seed}
 
     @torch.no_grad()
     def _length(self, inputs: torch.Tensor | None, variant: str) -> float:
@@ -110,19 +102,7 @@ class Line:
         at_once = max(1, int(memory * 2**30 / (numbers * self.delta.element_size())))
         alphas = (torch.arange(steps, dtype=torch.float64) + RULES[rule]).div(steps).to(self.delta)
         vectors = modes[mode](alphas, at_once) / (steps * self.length)  # (k + n, D)
-        side, k = self.tower.side, len(self.tower.special_names)
-        return Factor(
-            first=vectors[k:],
-            names=side.names,
-            kind=side.info["kind"],
-            method=name,
-            options={**self._options, "steps": steps, "rule": rule},
-            info=side.info,
-            picture=getattr(side, "picture", None),
-            special=vectors[:k],
-            special_names=self.tower.special_names,
-            ends=side.embed(empty_and_full(side.n)),
-        )
+        return from_rows(self.tower, vectors, name, self._options | {"steps": steps, "rule": rule})
 
     @torch.no_grad()
     def _forward(self, alphas: torch.Tensor, at_once: int) -> torch.Tensor:
@@ -133,8 +113,8 @@ class Line:
             for some in alphas.split(max(1, at_once // len(rows))):
                 embed = self.tower.gated(self._states(some), self.delta)
                 along = partial(_derivative, embed, zero)
-                moved = torch.vmap(along, chunk_size=at_once)(rows)  # (k + n, S, D)
-                total = total + moved.cpu().double().sum(1)
+                derivatives = torch.vmap(along, chunk_size=at_once)(rows)  # (k + n, S, D)
+                total = total + derivatives.cpu().double().sum(1)
         return total
 
     @torch.enable_grad()
@@ -144,11 +124,11 @@ class Line:
         for some in alphas.split(at_once):
             states = self._states(some).requires_grad_(True)
             embeddings = self.tower.embed(states).sum(0)  # (S, D) -> (D,): steps do not mix
-            moved = []
+            derivatives = []
             for one in embeddings:
                 (gradient,) = torch.autograd.grad(one, states, retain_graph=True)
-                moved.append((gradient * self.delta).sum(2).cpu().double().sum(0))  # (T,)
-            total = total + torch.stack(moved)  # (D, T)
+                derivatives.append((gradient * self.delta).sum(2).cpu().double().sum(0))  # (T,)
+            total = total + torch.stack(derivatives)  # (D, T)
         return self.tower.rows.double() @ total.T  # (k + n, D)
 
     def _states(self, alphas: torch.Tensor) -> torch.Tensor:

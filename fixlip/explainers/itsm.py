@@ -9,7 +9,7 @@ from fixlip import renamed
 from fixlip.checks import one_of
 from fixlip.encoders.opened import OpenTower
 from fixlip.encoders.sides import ImageSide, TextSide
-from fixlip.sampler.masks import empty_and_full
+from fixlip.explainers.results import from_rows
 from fixlip.solver import Factor
 
 Side = ImageSide | TextSide
@@ -53,22 +53,8 @@ def factor(
     if normalise:
         tokens = normalize(tokens, dim=-1)
     vectors = tower.rows.double() @ tokens.cpu().double()  # (k + n, D)
-    k = len(tower.special_names)
-    options = {"normalise": normalise}
-    if variant == "hidden":
-        options["layer"] = tower.layer
-    return Factor(
-        first=vectors[k:],
-        names=side.names,
-        kind=side.info["kind"],
-        method=VARIANTS[variant],
-        options=options,
-        info=side.info,
-        picture=getattr(side, "picture", None),
-        special=vectors[:k],
-        special_names=tower.special_names,
-        ends=side.embed(empty_and_full(side.n)),
-    )
+    layer = {"layer": tower.layer} if variant == "hidden" else {}
+    return from_rows(tower, vectors, VARIANTS[variant], {"normalise": normalise, **layer})
 
 
 __getattr__ = renamed.attributes(__name__)

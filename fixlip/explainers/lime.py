@@ -53,10 +53,8 @@ def explain(
         Both of the same model, of any kind. A player is removed as the side does it: a patch
         becomes the model's mean colour, a token is hidden from attention. The paper fills in the
         image's own mean colour, and padding tokens.
-    samples : int
-        Pairs of masks.
-    drop : float
-        Probability of removing a player, on both sides.
+    samples, drop : int, float
+        Pairs of masks, and the probability of removing a player, on both sides.
     fit : {"exact", "sgd"}
         The minimum itself, or stochastic gradient descent towards it from zero, as published: at
         the published rate it takes some thousand epochs to come near.
@@ -84,7 +82,13 @@ def explain(
     >>> found.cross.round(3).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    _check(fit, samples, drop, weight_decay, learning_rate, epochs, batch_size)
+    one_of("fit", fit, ("exact", "sgd"))
+    if not 0 < number("drop", drop) < 1:
+        raise ValueError(f"drop is a probability between 0 and 1, got {drop!r}")
+    number("weight_decay", weight_decay, at_least=0)
+    number("learning_rate", learning_rate, above=0)
+    for name, count in (("samples", samples), ("epochs", epochs), ("batch_size", batch_size)):
+        whole(name, count)
     sides = (image_side, text_side)
     infos = [dict(getattr(side, "info", {})) for side in sides]
     scale, bias = pair_scale(*infos, scale=scale, bias=bias)
@@ -92,27 +96,16 @@ def explain(
     z_a, z_b, score, weight = data
     roots = math.sqrt(image_side.n), math.sqrt(text_side.n)
     data = (z_a / roots[0], z_b / roots[1], score, weight)
+    options = {"samples": samples, "drop": drop, "fit": fit, "weight_decay": weight_decay}
+    options["seed"] = seed
     if fit == "exact":
         V, constant = fit_exactly(data, weight_decay)
     else:
-        V, constant = descend(
-            data,
-            weight_decay,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-        )
+        how = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size}
+        V, constant = descend(data, weight_decay, seed=seed, **how)
+        options |= how
     W = V / (roots[0] * roots[1])
-    options = {
-        "samples": samples,
-        "drop": drop,
-        "fit": fit,
-        "weight_decay": weight_decay,
-        "seed": seed,
-    }
-    if fit == "sgd":
-        options |= {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size}
+    options |= {"constant": scale * constant + bias, "scale": scale, "bias": bias}
     n_I, n = image_side.n, image_side.n + text_side.n
     e2 = np.zeros((n, n))
     e2[:n_I, n_I:] = scale * W.numpy()
@@ -124,17 +117,7 @@ def explain(
         n_image=n_I,
         empty_value=scale * empty_value + bias,
         grand_value=scale * grand_value + bias,
-        info={
-            "image": infos[0],
-            "text": infos[1],
-            "fit": {
-                "method": "lime",
-                **options,
-                "constant": scale * constant + bias,
-                "scale": scale,
-                "bias": bias,
-            },
-        },
+        info={"image": infos[0], "text": infos[1], "fit": {"method": "lime", **options}},
         picture=getattr(image_side, "picture", None),
     )
 
@@ -146,9 +129,8 @@ def _sample(
     masks, embeddings, ends = [], [], []
     for side, own in zip(sides, side_seeds(seed), strict=True):
         drawn = bernoulli(side.n, samples, p=1 - drop, seed=own, antithetic=False).masks
-        rows = (
-            embed_masks(side, torch.cat([drawn, empty_and_full(side.n)])).cpu().double()
-        )  # (samples + 2, D)
+        rows = embed_masks(side, torch.cat([drawn, empty_and_full(side.n)]))  # (samples + 2, D)
+        rows = rows.cpu().double()
         masks.append(drawn.double())
         embeddings.append(rows[:-2])
         ends.append(rows[-2:])
@@ -207,21 +189,3 @@ def descend(
             'fit="exact"'
         )
     return V, c
-
-
-def _check(
-    fit: str,
-    samples: int,
-    drop: float,
-    weight_decay: float,
-    learning_rate: float,
-    epochs: int,
-    batch_size: int,
-) -> None:
-    one_of("fit", fit, ("exact", "sgd"))
-    if not 0 < number("drop", drop) < 1:
-        raise ValueError(f"drop is a probability between 0 and 1, got {drop!r}")
-    number("weight_decay", weight_decay, at_least=0)
-    number("learning_rate", learning_rate, above=0)
-    for name, count in (("samples", samples), ("epochs", epochs), ("batch_size", batch_size)):
-        whole(name, count)

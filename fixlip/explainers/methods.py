@@ -7,6 +7,7 @@ Every explainer also stands by itself in `fixlip.explainers`. Here they meet: on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -75,14 +76,11 @@ def explain_all(
         rule in a fifth of the steps; the other names are as published.
     p : float or sequence of float
         Of FIxLIP, each giving one explanation: "FIxLIP p=0.3" and so on. Banzhaf values have .5.
-    masks : int or (int, int)
-        Masks of the image and of the caption, for FIxLIP and Banzhaf values.
-    joint : int
-        Joint masks for Shapley values and interactions, which do not split (published: 2**17).
-    samples : int
-        Of InteractionLIME.
-    steps : int
-        Of exCLIP (published: 50; in the FIxLIP experiments 20).
+    masks, joint : int or (int, int), int
+        Masks of the image and of the caption, for FIxLIP and Banzhaf values; joint masks for
+        Shapley values and interactions, which do not split (published: 2**17).
+    samples, steps : int
+        Of InteractionLIME; of exCLIP (published: 50, in the FIxLIP experiments 20).
     source : {"order 1", "order 2"}
         First-order values by a fit of their own, as in the published insertion, deletion and
         faithfulness, or from the interactions of order 2, as in the published pointing game.
@@ -103,16 +101,9 @@ def explain_all(
     if unknown := [name for name in methods if name not in METHODS]:
         raise ValueError(f"unknown methods {unknown}: the methods are {', '.join(METHODS)}")
     one_of("source", source, SOURCES)
-    task = _Task(
-        (image_side, text_side),
-        counts=per_side("masks", masks),
-        joint=joint,
-        samples=samples,
-        steps=steps,
-        order=SOURCES[source],
-        seed=seed,
-        cache={} if cache is None else cache,
-    )
+    cache = {} if cache is None else cache
+    budgets = per_side("masks", masks), joint, samples, steps
+    task = _Task((image_side, text_side), *budgets, SOURCES[source], seed, cache)
     found = {name: run(task) for name, run in _RUNS.items() if name in methods}
     if "FIxLIP" in methods:
         weights = (p,) if isinstance(p, int | float) else tuple(p)
@@ -120,24 +111,21 @@ def explain_all(
     return found
 
 
+@dataclass
 class _Task:
     """One pair to explain, the budgets, and the work that several methods share."""
 
-    def __init__(
-        self,
-        sides: tuple[ImageSide, TextSide],
-        *,
-        counts: tuple[int, int],
-        joint: int,
-        samples: int,
-        steps: int,
-        order: int,
-        seed: int,
-        cache: Cache,
-    ) -> None:
-        self.sides, self.counts, self.joint, self.samples = sides, counts, joint, samples
-        self.steps, self.order, self.seed, self.cache = steps, order, seed, cache
-        self.game = _RememberingGame(*sides)
+    sides: tuple[ImageSide, TextSide]
+    counts: tuple[int, int]
+    joint: int
+    samples: int
+    steps: int
+    order: int
+    seed: int
+    cache: Cache
+
+    def __post_init__(self) -> None:
+        self.game = _RememberingGame(*self.sides)
         self._found: dict[tuple, Explanation] = {}  # with order 2, two methods want the same fit
 
     def factors(self, module: ModuleType, **options: object) -> Explanation:

@@ -1,9 +1,7 @@
 """One pair explained by several models: a common scale, a common grid, and how far they agree.
 
-Models differ in what a unit of their score is, in how many patches they cut an image into, and in
-how they cut words into tokens. Words as players remove the last difference
-(``text_players="words"``), `unit_scale` and `on_common_grid` the other two. All of this is
-arithmetic on explanations: no model runs here.
+Models differ in the units of their score, in their patches and in their tokens. `unit_scale`,
+`on_common_grid` and words as players (``text_players="words"``) remove these differences.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from scipy.linalg import block_diag
 from scipy.stats import rankdata, spearmanr
 
 from fixlip.checks import one_of, warn
-from fixlip.explanation import Explanation, Terms, unflatten
+from fixlip.explanation import Explanation, Terms, flatten, unflatten
 from fixlip.sampler import Sweep
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM
 
@@ -38,18 +36,11 @@ class WithError(NamedTuple):
 def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     """The scale on which the game has the standard deviation 1 under the sweeps' own masks.
 
-    An affine change of a model's score (its temperature, its bias) does not change an explanation
-    on this scale, and squares of orthonormal terms are shares of the game's variance
-    (`variance_shares`). The scale hides how far the model's score moves at all: report that too.
-
-    Returns a float: for ``solve(image_sweep, text_sweep, scale=..., bias=0)``: 1 / standard
-    deviation of the inner product of the embeddings over all pairs of masks, with their weights.
-    Raises ValueError where the score does not depend on the masks.
-
-    Parameters
-    ----------
-    image_sweep, text_sweep : Sweep
-        Of the same model.
+    For ``solve(image_sweep, text_sweep, scale=..., bias=0)``, of sweeps of one model. An affine
+    change of a model's score (its temperature, its bias) does not change an explanation on this
+    scale, and squares of orthonormal terms are shares of the game's variance (`variance_shares`).
+    The scale hides how far the model's score varies at all: report that too. Raises ValueError
+    where the score does not depend on the masks.
 
     Examples
     --------
@@ -61,14 +52,14 @@ def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     >>> round(unit_scale(*swept) ** -2, 6)
     48.0
     """
-    means, spreads = [], []
+    means, covariances = [], []
     for swept in (image_sweep, text_sweep):
         E = swept.embeddings.double()  # (m, D)
         w = swept.weights.to(E)
         mean = w @ E
         means.append(mean)
-        spreads.append((w[:, None] * (E - mean)).T @ (E - mean))  # (D, D)
-    (a, b), (A, B) = means, spreads
+        covariances.append((w[:, None] * (E - mean)).T @ (E - mean))  # (D, D)
+    (a, b), (A, B) = means, covariances
     # Var <E, F> of independent E and F, without a difference of large numbers
     variance = float(b @ A @ b + a @ B @ a + (A * B).sum())
     if not variance > 0:
@@ -90,8 +81,7 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     It still explains the game that was played. To remove single patches and to remove whole cells
     are different questions to a model: for the second, play with blocks (``image_players="2x2"``).
 
-    Returns an Explanation: with error bars where it had them. Full and empty mask keep their
-    values. Raises ValueError for an image side without a grid, or a finer grid than its own.
+    Error bars go with it. Raises ValueError for an image side without a grid, or a finer grid.
 
     Parameters
     ----------
@@ -130,14 +120,8 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     terms = _summed(Terms(explanation.e0, explanation.e1, explanation.e2), shares)
     deviations = explanation.deviations
     if deviations is not None:
-        i, j = np.triu_indices(shares.shape[1], 1)
-        rows_of = [
-            np.concatenate([[d.e0], d.e1, d.e2[i, j]])
-            for d in (
-                _summed(unflatten(row, explanation.n), shares) for row in deviations.astype(float)
-            )
-        ]
-        deviations = np.array(rows_of, np.float32).reshape(len(rows_of), 1 + len(terms.e1) + len(i))
+        all_rows = _summed(unflatten(deviations.astype(float), explanation.n), shares)
+        deviations = flatten(*all_rows).astype(np.float32)
     cells = {"players": CELLS, "grid": [rows, columns], "owner": list(range(rows * columns))}
     names = (f"({row},{column})" for row in range(rows) for column in range(columns))
     return Explanation(
@@ -161,11 +145,11 @@ def _overlap(fine: int, coarse: int) -> np.ndarray:
 
 
 def _summed(terms: Terms, shares: np.ndarray) -> Terms:
-    """Put z = shares @ y into the polynomial; y is 0 or 1, so y * y is y."""
-    pairs = shares.T @ terms.e2 @ shares
-    within = pairs.diagonal().copy()
-    np.fill_diagonal(pairs, 0)
-    return Terms(terms.e0, shares.T @ terms.e1 + within / 2, pairs)
+    """Put z = shares @ y into polynomials; y is 0 or 1, so y * y is y."""
+    pairs = shares.T @ terms.e2 @ shares  # (..., cells, cells)
+    within = np.diagonal(pairs, axis1=-2, axis2=-1)
+    pairs = pairs * (1 - np.eye(pairs.shape[-1]))
+    return Terms(terms.e0, terms.e1 @ shares + within / 2, pairs)
 
 
 # --- how far two explanations agree ------------------------------------------------------------
@@ -174,17 +158,11 @@ def _summed(terms: Terms, shares: np.ndarray) -> Terms:
 def difference(first: Explanation, second: Explanation) -> Explanation:
     """One explanation minus another of the same players: an explanation itself, with error bars.
 
-    Both must be in the same units. Their masks must be drawn independently, with another seed for
-    each model, so that variances add: a term differs where it is beyond 1.96 ``stderr``. (The same
-    masks would make the same errors in both, which would look like agreement.)
-
-    Returns an Explanation: without error bars where one of the two has none. Raises ValueError
-    where players or p differ. Warns where both drew the masks of a side with the same seed.
-
-    Parameters
-    ----------
-    first, second : Explanation
-        With the same players and the same p. Words count as the same whatever their case.
+    Both must have the same units, players (words in any case) and p. Their masks must be drawn
+    independently, with another seed for each model, so that variances add: a term differs where it
+    is beyond 1.96 ``stderr``. (The same masks would make the same errors in both, which would look
+    like agreement.) Raises ValueError where players or p differ, and warns where both drew the
+    masks of a side with the same seed.
 
     Examples
     --------
@@ -249,10 +227,9 @@ def rank_correlation(
     masks is the ceiling: two models cannot be expected to agree better than about the square root
     of the product of their ceilings.
 
-    Returns a WithError: the standard error is due to the masks of both. NaN, with a warning, where
-    one explanation has the same value in all terms. Raises ValueError where players differ, there
-    are fewer than three such terms, or error bars are missing. Warns where both drew the masks of a
-    side with the same seed.
+    The standard error is due to the masks of both. NaN, with a warning, where one explanation has
+    the same value in all terms. Raises ValueError where players differ, there are fewer than three
+    such terms, or error bars are missing. Warns where both drew masks with the same seed.
 
     Parameters
     ----------

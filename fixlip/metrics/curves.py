@@ -27,6 +27,8 @@ GUARD = 1e-3  # smallest |full - empty| to divide by, relative to the range of t
 def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.ndarray, np.ndarray]:
     """Masks from full to empty that remove players in the order of one value per player.
 
+    Returns MIF and LIF, (n + 1, n), bool, True = kept: row 0 is full, row n is empty.
+
     Parameters
     ----------
     values : numpy.ndarray, (n,)
@@ -35,11 +37,6 @@ def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.nda
         "block" is the published rule: players of equal value go together, after as many steps as
         there are of them, so that one mask is repeated until then. "order" removes them one by
         one, the first player first.
-
-    Returns
-    -------
-    mif, lif : numpy.ndarray, (n + 1, n), bool
-        True = kept. Row 0 is full, row n is empty.
 
     References
     ----------
@@ -75,26 +72,16 @@ def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.nda
 def masks_by_subsets(subsets: Subsets) -> tuple[np.ndarray, np.ndarray]:
     """Masks from full to empty made of the least and the most valued subset of every size.
 
-    Parameters
-    ----------
-    subsets : Subsets
-        From `fixlip.explanation.subsets`: ``least`` and ``most``, (n, n), sizes 1 to n. They need
-        not be nested: a player that is gone may come back.
-
-    Returns
-    -------
-    mif, lif : numpy.ndarray, (n + 1, n), bool
-        MIF keeps the subsets of the lowest score, LIF those of the highest.
+    As `masks_by_ranking`; MIF keeps the subsets of the lowest score, LIF those of the highest. They
+    need not be nested: a player that is gone may come back.
 
     References
     ----------
     Baniecki et al., NeurIPS 2025, figure 3: second-order methods.
     """
     empty = np.zeros((1, subsets.least.shape[1]), bool)
-    return (
-        np.concatenate([subsets.least[::-1], empty]),
-        np.concatenate([subsets.most[::-1], empty]),
-    )
+    mif, lif = (np.concatenate([kept[::-1], empty]) for kept in (subsets.least, subsets.most))
+    return mif, lif
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +159,8 @@ class Curves:
     def aid(self, rule: str = "trapezoid") -> float:
         """Area between insertion and deletion: normalised LIF minus MIF; higher is better.
 
-        Parameters
-        ----------
-        rule : {"trapezoid", "mean"}
-            "trapezoid" is the published number: the area on a grid of 51 points. "mean" is what
-            the published code stores beside it: the mean over the n + 1 masks.
+        "trapezoid" is the published number, the area on a grid of 51 points; "mean" is what the
+        published code stores beside it, the mean over the n + 1 masks.
         """
         one_of("rule", rule, RULES)
         curves = self.normalised()
@@ -195,8 +179,6 @@ def insertion_deletion(
     starts: str | Sequence[int] | None = None,
 ) -> dict[str, Curves]:
     """Curves of several explanations of one game, which is evaluated once.
-
-    Returns a dict of str to Curves.
 
     Parameters
     ----------

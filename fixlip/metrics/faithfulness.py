@@ -18,11 +18,7 @@ from scipy.stats import kendalltau, spearmanr
 from fixlip.checks import one_of, probability, warn
 from fixlip.explanation import Explanation
 from fixlip.games.game import ask, joint_masks
-from fixlip.sampler import (
-    MaskSample,
-    distinct,
-    shapley_masks,
-)
+from fixlip.sampler import MaskSample, distinct, shapley_masks
 from fixlip.sampler.masks import check_counts, empty_and_full
 
 DISTRIBUTIONS = (0.3, 0.5, 0.7, "shapley")  # the published ones
@@ -35,9 +31,9 @@ def evaluation_masks(
 ) -> MaskSample:
     """Draw distinct masks on which explanations are judged.
 
-    Returns a MaskSample: its weights make the sample stand for the distribution where the sampler
-    has listed whole sizes of masks; the published metrics do not use them. The kernel's weight of
-    the empty and of the full mask is infinite: here each counts as one drawn mask.
+    The sample's weights make it stand for the distribution where the sampler has listed whole sizes
+    of masks; the published metrics do not use them. The kernel's weight of the empty and of the
+    full mask is infinite: here each counts as one drawn mask.
 
     Parameters
     ----------
@@ -48,8 +44,7 @@ def evaluation_masks(
         (`fixlip.sampler.shapley_masks`) with the empty and the full mask, which come first and are
         two of the count.
     seed : int
-        The same seed gives the same masks. The published experiments take the pair's number in its
-        data set.
+        The published experiments take the pair's number in its data set.
 
     References
     ----------
@@ -79,24 +74,22 @@ def agreement(
 ) -> dict[str, float]:
     """Every published measure of how well predictions agree with the truth.
 
+    - r2: 1 - squared error / variance of the truth: 1 at best, negative where the truth's own mean
+      would predict better; units and constant matter.
+    - mse, mae: mean squared and mean absolute error, in units of the game.
+    - pearson, spearman, kendall: correlation of values, of ranks (ties share their mean rank), and
+      of the order of pairs (tau-b). Blind to a constant and to (positive) units.
+    - cosine: of the two vectors, blind to units but not to a constant.
+
+    What is not defined is NaN, with a warning: correlations of something constant, r2 of a constant
+    truth, the cosine of zeros.
+
     Parameters
     ----------
     predicted, truth : numpy.ndarray, (m,)
         At least two of each.
     weights : numpy.ndarray, (m,), optional
         Positive. By default all masks count alike, as published. Rank correlations always do.
-
-    Returns
-    -------
-    dict of str to float
-        r2 : 1 - squared error / variance of the truth: 1 at best, negative where the truth's own
-        mean would predict better; units and constant matter.
-        mse, mae : mean squared and mean absolute error, in units of the game.
-        pearson, spearman, kendall : correlation of values, of ranks (ties share their mean rank),
-        and of the order of pairs (tau-b). Blind to a constant and to (positive) units.
-        cosine : of the two vectors, blind to units but not to a constant.
-        What is not defined is NaN, with a warning: correlations of something constant, r2 of a
-        constant truth, the cosine of zeros.
 
     Examples
     --------
@@ -166,8 +159,7 @@ def faithfulness(
     - "free": each explanation gets the constant that is best on these masks. The r2 is then free of
       the shift, but not of units: the square of ``pearson`` is free of both.
 
-    Returns a DataFrame: one row per method and distribution: ``method``, ``distribution``, and the
-    measures of `agreement`.
+    One row per method and distribution: ``method``, ``distribution``, the measures of `agreement`.
 
     Parameters
     ----------
@@ -175,12 +167,8 @@ def faithfulness(
         All of the game's players; any method, `fixlip.solver.product.ProductExplanation` included.
     game : callable
         From masks (m, n), torch.bool, to values (m,), as `fixlip.Game`.
-    distributions : sequence of float or "shapley"
-        See `evaluation_masks`.
-    count : int
-        Distinct masks of each distribution.
-    seed : int
-        Of the masks.
+    distributions, count, seed
+        See `evaluation_masks`; the count is of each distribution.
     weighted : bool
         Weight the masks as in the sample, not all alike as published. With many players this
         changes little except for "shapley", where the sampler lists the smallest and largest sizes
@@ -228,9 +216,9 @@ def p_faithfulness(
 ) -> pd.DataFrame:
     """The loss that FIxLIP minimises: the expected squared error under independently kept players.
 
-    Returns a DataFrame: one row per method: ``method``; ``loss`` in squared units of the game;
-    ``stderr``, its standard error due to the masks drawn, 0 where it is exact; and ``explained``,
-    the share of the game's variance under p that the explanation accounts for, 1 - loss / variance.
+    One row per method: ``method``; ``loss`` in squared units of the game; ``stderr``, its standard
+    error due to the masks drawn, 0 where it is exact; and ``explained``, the share of the game's
+    variance under p that the explanation accounts for, 1 - loss / variance.
 
     Parameters
     ----------
@@ -238,11 +226,9 @@ def p_faithfulness(
         As in `faithfulness`.
     p : float or (float, float)
         Probability that a player is kept; one for both sides, or image and text.
-    count : int
-        Masks. Where these suffice for all 2**n, all are listed and the loss is exact; otherwise
-        they are drawn independently, and may repeat.
-    seed : int
-        Of the masks.
+    count, seed : int
+        Of the masks. Where these suffice for all 2**n, all are listed and the loss is exact;
+        otherwise they are drawn independently, and may repeat.
 
     References
     ----------
@@ -275,14 +261,9 @@ def p_faithfulness(
             error -= w @ error
         squares = error**2
         loss = w @ squares
-        rows.append(
-            {
-                "method": name,
-                "loss": loss,
-                "stderr": 0.0 if exact else squares.std(ddof=1) / np.sqrt(len(squares)),
-                "explained": 1 - loss / variance if variance > 0 else float("nan"),
-            }
-        )
+        stderr = 0.0 if exact else squares.std(ddof=1) / np.sqrt(len(squares))
+        explained = 1 - loss / variance if variance > 0 else float("nan")
+        rows.append({"method": name, "loss": loss, "stderr": stderr, "explained": explained})
     return pd.DataFrame(rows)
 
 

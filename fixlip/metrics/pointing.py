@@ -60,8 +60,8 @@ def pointing_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) 
     A word should attract the quadrant that shows its object, and no other: positive interactions
     in its own quadrant and negative ones in the other three are right, the rest is wrong.
 
-    Returns a float: right / (right + wrong), summed over words; NaN where there is no mass.
-    Symmetric noise gives one half on average, a map that is the same everywhere one quarter.
+    The ratio is right / (right + wrong), summed over words; NaN where there is no mass. Symmetric
+    noise gives one half on average, a map that is the same everywhere one quarter.
 
     Parameters
     ----------
@@ -88,14 +88,9 @@ def pointing_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) 
 def sign_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> float:
     """Share of the interactions that have the right sign in the right place, whatever their size.
 
-    Returns a float: the share of each word that counts, averaged over words. An interaction of
-    exactly zero has no sign and does not count, nor does a word without any other; NaN where
-    nothing is left.
-
-    Parameters
-    ----------
-    cross, where, own
-        As in `pointing_ratio`.
+    Parameters as in `pointing_ratio`. The share of each word that counts, averaged over words: an
+    interaction of exactly zero has no sign and does not count, nor does a word without any other;
+    NaN where nothing is left.
 
     References
     ----------
@@ -111,15 +106,9 @@ def sign_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> f
 
 
 def pointing(
-    explanation: Explanation,
-    where: Sequence[int],
-    own: Sequence[int],
-    *,
-    text_token: bool = False,
+    explanation: Explanation, where: Sequence[int], own: Sequence[int], *, text_token: bool = False
 ) -> dict[str, float]:
-    """Play the pointing game with an explanation of first or second order.
-
-    Returns a dict: "ratio": `pointing_ratio`; "signs": `sign_ratio`.
+    """Play the pointing game with an explanation: "ratio", `pointing_ratio`; "signs", `sign_ratio`.
 
     Parameters
     ----------
@@ -152,14 +141,9 @@ def pointing(
         cross = np.repeat(image[:, None], len(words), axis=1)  # (n_I,) -> (n_I, n_T)
     signed = _signed(cross, where, own)
     counted = np.where(text_token & (np.asarray(own) != NOWHERE), np.abs(words), 0.0)  # (n_T,)
-    return {
-        "ratio": _share(
-            signed.clip(min=0).sum() + counted.sum(), counted.sum() - signed.clip(max=0).sum()
-        ),
-        "signs": _mean_share(
-            (signed > 0).sum(0) + (counted > 0), (signed < 0).sum(0) + (counted > 0)
-        ),
-    }
+    right, wrong, both = signed.clip(min=0).sum(), -signed.clip(max=0).sum(), counted.sum()
+    signs = [(part > 0).sum(0) + (counted > 0) for part in (signed, -signed)]  # (n_T,) each
+    return {"ratio": _share(right + both, wrong + both), "signs": _mean_share(*signs)}
 
 
 def _signed(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> np.ndarray:

@@ -52,8 +52,6 @@ def heatmap(
         With a patch grid on its image side.
     player : int, str or a sequence of them
         Text player(s), as in `Explanation.given`.
-    ax : Axes, optional
-        A new one by default.
     limit : float, optional
         Interaction at which the colour is full; by default the largest of this map.
     """
@@ -69,15 +67,9 @@ def patches(
     ax: Axes | None = None,
     limit: float | None = None,
 ) -> Axes:
-    """Draw one number per image player over the picture, as those of a first-order method.
+    """Draw one number per image player (n_I,) over the picture, as those of a first-order method.
 
-    Parameters
-    ----------
-    explanation : Explanation
-        With a patch grid on its image side.
-    values : numpy.ndarray, (n_I,)
-    ax, limit
-        As in `heatmap`.
+    The other parameters as in `heatmap`.
     """
     ax = _axes(ax)
     values = explanation.on_grid(values)  # (n_I,) -> (rows, columns)
@@ -98,11 +90,7 @@ def patches(
 
 
 def graph(
-    explanation: Explanation,
-    *,
-    count: int = 24,
-    ax: Axes | None = None,
-    limit: float | None = None,
+    explanation: Explanation, *, count: int = 24, ax: Axes | None = None, limit: float | None = None
 ) -> Axes:
     """Draw the strongest interactions as edges between patches on the picture and words beside it.
 
@@ -111,10 +99,8 @@ def graph(
 
     Parameters
     ----------
-    explanation : Explanation
     count : int
         How many edges, the strongest of all pairs.
-    ax : Axes, optional
     limit : float, optional
         Interaction at which colour and width are full; by default the largest one drawn.
     """
@@ -173,21 +159,8 @@ def graph(
     return ax
 
 
-def bars(
-    explanation: Explanation,
-    *,
-    count: int = 12,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw the largest first-order terms as horizontal bars, with 95 % intervals where known.
-
-    Parameters
-    ----------
-    explanation : Explanation
-    count : int
-        How many players.
-    ax : Axes, optional
-    """
+def bars(explanation: Explanation, *, count: int = 12, ax: Axes | None = None) -> Axes:
+    """Draw the largest first-order terms as horizontal bars, with 95 % intervals where known."""
     ax = _axes(ax)
     order = np.argsort(-np.abs(explanation.e1), kind="stable")[:count]
     terms = explanation.e1[order]

@@ -180,7 +180,7 @@ def test_single_tokens_are_measured(model_folder, tokenizer_folder):
 
 
 def test_a_folder_without_mosaics(tmp_path):
-    from fixlip.demo.scenes import write_coco
+    from generate import write_coco
 
     write_coco(tmp_path, [s for s in read_scenes(SCENES) if len(s.things) == 1][:2])
     with pytest.raises(ValueError, match=r"no scene of .* fills the four quadrants"):

@@ -6,10 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import TRUE, UNDECIDED, truth_matrix
+from generate import (
+    edit_attributes,
+    relations,
+    sample_scene,
+    swap_colours,
+    true_captions,
+    write_coco,
+)
 from PIL import Image
 
 from fixlip.demo.drawing import COLOURS, SHAPES
-from fixlip.demo.grammar import INVERSE, Caption, edit_attributes, parse_caption, swap_colours
+from fixlip.demo.grammar import INVERSE, Caption, parse_caption
 from fixlip.demo.scenes import (
     COMBINATIONS,
     HELD_OUT,
@@ -18,10 +26,6 @@ from fixlip.demo.scenes import (
     Thing,
     is_true,
     read_scenes,
-    relations,
-    sample_scene,
-    true_captions,
-    write_coco,
 )
 
 COMMITTED = Path(__file__).parents[2] / "data" / "scenes"
@@ -230,5 +234,5 @@ def test_the_committed_scenes_render_to_their_files():
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="write_coco"):
+    with pytest.raises(FileNotFoundError, match=r"generate\.py"):
         read_scenes(tmp_path)

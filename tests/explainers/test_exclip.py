@@ -297,7 +297,7 @@ def test_any_two_sides_of_one_encoder_pair(make, noise):
     with pytest.raises(ValueError, match="make both sides with the same encoder"):
         other = make("siglip").text(CAPTION)
         pair(exclip.factor(image, steps=1), exclip.factor(other, steps=1))
-    with pytest.raises(ValueError, match="'exclip' and the other by 'icam'"):
+    with pytest.raises(ValueError, match=r"'exclip', .* by 'icam'"):
         pair(exclip.factor(image, steps=1), icam.factor(text))
 
 
