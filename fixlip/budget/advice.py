@@ -125,7 +125,7 @@ def advise(
         Give one: the time that the encoder may take (the fit comes on top), for the smallest error;
         or the error to reach, relative to the size of the interactions, in (0, 1), for the shortest
         time.
-    p, seed, sampling
+    p, seed, sampling, scale, batch_size, progress
         As in `fixlip.explain`; only "antithetic" and "independent" masks.
     pilot : int or (int, int)
         Masks of the pilot; raised to the least that carries a fit, and to all where a side has
@@ -133,8 +133,6 @@ def advise(
     costs : float or (float, float), optional
         Seconds (or any other price) of one image mask and of one text mask; by default the time of
         the pilot, after a first call that is not counted.
-    scale, batch_size, progress
-        See `fixlip.solve` and `fixlip.sweep`.
 
     References
     ----------
@@ -225,16 +223,13 @@ def sweep_to_tolerance(
     """Sweep both sides until their interactions are known to a tolerance.
 
     Starts with a pilot, and in every round takes the split that `advise` expects to be enough, but
-    1.25 to 4 times the time so far. No masked input is embedded twice.
-
-    Returns a tuple of Sweep, Sweep and dict: the same sweeps as with these numbers of masks from
-    the start, and a report, JSON-able: ``tolerance``; ``error``, the one reached (1 where the
-    interactions cannot be told from zero); ``rounds``; and by side (image, text) ``masks`` and
-    ``seconds``.
+    1.25 to 4 times the time so far. No masked input is embedded twice. Returns the same sweeps as
+    with these numbers of masks from the start, and a report: ``tolerance``; ``error``, the one
+    reached (1 where the interactions cannot be told from zero); ``rounds``; and by side (image,
+    text) ``masks`` and ``seconds``.
 
     Parameters
     ----------
-    image, text : Side
     tolerance : float
         Root-mean-square standard error of the image-text interactions, divided by their
         root-mean-square size; in (0, 1).

@@ -59,10 +59,15 @@ class VarianceComponents:
     ) -> VarianceComponents:
         """Estimate from two sweeps, as the standard errors of `fixlip.solve` are.
 
-        ``sampling`` says how masks would be drawn of a side that a sweep has listed in full; with
-        ``keep`` it stays listed.
+        ``sampling`` says how masks would be drawn of a side that is listed in full; with ``keep``
+        it stays listed.
         """
         scale, _ = pair_scale(image.info, text.info, scale=scale)
+
+        def fewest(swept: Sweep) -> int:
+            listed = keep and swept.sample.sampling == "enumerated"
+            return swept.sample.m if listed else least_masks(swept.n, swept.sample.p)
+
         if (width := image.embeddings.shape[1]) != (other := text.embeddings.shape[1]):
             raise ValueError(
                 f"the sides have embeddings of width {width} and {other}: use one model for both"
@@ -84,12 +89,7 @@ class VarianceComponents:
         return cls(
             players=(image.n, text.n),
             masks=(image.sample.m, text.sample.m),
-            min_masks=tuple(
-                s.sample.m
-                if keep and s.sample.sampling == "enumerated"
-                else least_masks(s.n, s.sample.p)
-                for s in (image, text)
-            ),
+            min_masks=(fewest(image), fewest(text)),
             fit_masks=(used_I, used_T),
             # slopes of a pilot vary: what they add to the other side's share is taken out again
             zeta_image=max(zeta_image - now_T * both, 0.0),

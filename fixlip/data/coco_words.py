@@ -4,72 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 
 from fixlip.data.examples import Mention, Object
 
 ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
-
-# Besides the name of the class itself. Plurals are made by `plural`, irregular ones stand here.
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "person": (
-        *("man", "men", "woman", "women", "child", "children", "people", "persons", "boy", "girl"),
-        *("kid", "toddler", "infant", "lady", "guy", "gentleman", "gentlemen", "player", "skier"),
-        *("surfer", "snowboarder", "skateboarder", "skater", "rider", "cyclist", "bicyclist"),
-        *("motorcyclist", "biker", "pedestrian", "batter", "catcher", "umpire", "chef"),
-        *("worker", "officer", "policeman", "policemen", "baby"),
-    ),
-    "bicycle": ("bike",),
-    "car": ("automobile", "suv", "sedan", "taxi"),
-    "motorcycle": ("motorbike", "motor bike", "dirt bike", "moped", "scooter"),
-    "airplane": ("plane", "aeroplane", "jet", "airliner", "aircraft"),
-    "train": ("locomotive",),
-    "truck": ("lorry", "pickup", "fire engine"),
-    "boat": ("ship", "sailboat", "canoe", "kayak", "ferry", "yacht"),
-    "traffic light": ("traffic signal", "stoplight", "stop light"),
-    "fire hydrant": ("hydrant",),
-    "bird": ("seagull", "gull", "pigeon", "duck", "goose", "geese", "parrot", "owl", "swan"),
-    "cat": ("kitten", "kitty"),
-    "dog": ("puppy", "pup"),
-    "horse": ("pony",),
-    "sheep": ("lamb", "ewe"),
-    "cow": ("cattle", "bull", "calf", "calves"),
-    "bear": ("polar bear", "grizzly"),
-    "backpack": ("back pack", "knapsack"),
-    "umbrella": ("parasol",),
-    "handbag": ("purse", "hand bag"),
-    "tie": ("necktie", "neck tie"),
-    "suitcase": ("luggage", "baggage"),
-    "frisbee": ("flying disc",),
-    "skis": ("pair of skis",),
-    "snowboard": ("snow board",),
-    "sports ball": ("ball", "soccer ball", "tennis ball", "baseball ball", "basketball"),
-    "baseball bat": ("bat",),
-    "baseball glove": ("glove", "mitt", "catcher's mitt"),
-    "skateboard": ("skate board",),
-    "surfboard": ("surf board",),
-    "tennis racket": ("racket", "racquet", "tennis racquet"),
-    "wine glass": ("wineglass", "glass of wine", "glasses of wine", "glass of red wine"),
-    "cup": ("mug",),
-    "knife": ("knives",),
-    "donut": ("doughnut",),
-    "hot dog": ("hotdog",),
-    "couch": ("sofa", "loveseat"),
-    "potted plant": ("plant", "houseplant", "pot plant"),
-    "dining table": ("table", "kitchen table"),
-    "tv": ("television", "tv set", "flat screen tv"),
-    "laptop": ("laptop computer", "notebook computer"),
-    "mouse": ("computer mouse", "mice"),
-    "remote": ("remote control", "wii remote", "wiimote"),
-    "keyboard": ("computer keyboard",),
-    "cell phone": ("cellphone", "phone", "mobile phone", "smartphone", "smart phone"),
-    "microwave": ("microwave oven",),
-    "oven": ("stove", "stovetop"),
-    "refrigerator": ("fridge",),
-    "teddy bear": ("stuffed bear", "teddy"),
-    "hair drier": ("hair dryer", "blow dryer", "hairdryer", "blow drier"),
-    "scissors": ("pair of scissors",),
-    "orange": ("oranges", "orange slice", "slice of orange", "piece of orange"),
-}
 
 # In captions the bare word is a colour more often than a fruit.
 NOT_BY_NAME = ("orange",)
@@ -84,6 +24,14 @@ OTHER_THINGS = (
     *("clock tower", "chair lift", "apple computer", "phone booth", "kite board", "kite surfing"),
     *("dvd player", "cd player", "record player", "jet ski", "cow boy", "horse shoe", "tie dye"),
 )
+
+
+@cache
+def synonyms() -> dict[str, list[str]]:
+    """Words for classes besides their own names, from ``coco_words.txt``."""
+    text = files(__package__).joinpath("coco_words.txt").read_text(encoding="utf-8")
+    lines = (line.split(": ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: words.split(", ") for name, words in lines}
 
 
 def plural(word: str) -> str:
@@ -114,7 +62,7 @@ def phrases(classes: list[str]) -> dict[str, str]:
     found = dict.fromkeys(OTHER_THINGS, "")
     for name in classes:
         words = [] if name in NOT_BY_NAME else [name.lower()]
-        words += [*SYNONYMS.get(name, ()), *([f"baby {name}"] if name in ANIMALS else [])]
+        words += [*synonyms().get(name, []), *([f"baby {name}"] if name in ANIMALS else [])]
         found |= {form: name for word in words for form in (word, plural(word))}
     return found
 

@@ -21,27 +21,15 @@ MISSING = ("error", "skip")
 class Object:
     """Something on a picture.
 
-    Parameters
-    ----------
-    name : str
-        Its class, as the data set calls it.
-    box : (x, y, width, height)
-        In pixels of the picture as `Example.open` gives it; (0, 0) is the corner at the top left.
-    crowd : bool
-        Whether it is a group of things that nobody counted.
-    id : str
-        What the data set calls this very object.
-    size : (width, height), optional
-        Of the picture.
-    outline : list or dict, optional
-        Polygons or a run-length code, as in COCO.
+    Its box is (x, y, width, height) in pixels of the picture as `Example.open` gives it; (0, 0) is
+    the corner at the top left. Its outline is polygons or a run-length code, as in COCO.
     """
 
-    name: str
+    name: str  # its class, as the data set calls it
     box: tuple[float, float, float, float]
-    crowd: bool = False
-    id: str = ""
-    size: tuple[int, int] | None = None
+    crowd: bool = False  # whether it is a group of things that nobody counted
+    id: str = ""  # what the data set calls this very object
+    size: tuple[int, int] | None = None  # width and height of the picture
     outline: list | dict | None = field(default=None, repr=False, compare=False)
 
     def mask(self) -> np.ndarray:
@@ -69,45 +57,24 @@ class Object:
 
 @dataclass(frozen=True)
 class Mention:
-    """A stretch of a caption that names objects.
-
-    Parameters
-    ----------
-    caption, start, stop : int
-        The characters `captions[caption][start:stop]` of the example.
-    objects : tuple of int
-        Which objects of the example it names: several for a group.
-    """
+    """A stretch of a caption that names objects: ``captions[caption][start:stop]``."""
 
     caption: int
     start: int
     stop: int
-    objects: tuple[int, ...]
+    objects: tuple[int, ...]  # which of the example's: several for a group
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, its captions, the objects on it, and the words that name them.
+    """A picture, its captions, the objects on it, and the words that name them."""
 
-    Parameters
-    ----------
-    id : str
-        What the data set calls the picture.
-    image : pathlib.Path
-    captions : tuple of str
-        None or more. White space is single.
-    objects : tuple of Object
-    mentions : tuple of Mention
-    size : (width, height), optional
-        Of the picture that was annotated.
-    """
-
-    id: str
+    id: str  # what the data set calls the picture
     image: Path
-    captions: tuple[str, ...]
+    captions: tuple[str, ...]  # white space is single
     objects: tuple[Object, ...] = ()
     mentions: tuple[Mention, ...] = ()
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None  # width and height of the picture that was annotated
 
     def open(self) -> Image.Image:
         """The picture in RGB, in the orientation in which its objects were annotated.

@@ -28,25 +28,14 @@ LAYOUT = (
 
 
 def class_images(
-    folder: str | Path,
-    names: Sequence[str],
-    *,
-    folders: Mapping[str, str | Path] | None = None,
+    folder: str | Path, names: Sequence[str], *, folders: Mapping[str, str | Path] | None = None
 ) -> dict[str, list[Path]]:
     """The pictures of some classes, each class sorted by file name.
 
-    Raises FileNotFoundError where classes have no folder, or no pictures in it: which, and where to
-    get them.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-        With a folder per class, in ``val/`` or by itself, called by the class's name or by its
-        WordNet number.
-    names : sequence of str
-        Classes: of CLASSES, or names of folders.
-    folders : mapping, optional
-        The folders, here or in `folder`, of classes that are called otherwise: name -> folder.
+    The folder has one per class, in ``val/`` or by itself, called by the class's name or by its
+    WordNet number; ``folders`` are those, here or in `folder`, of classes that are called
+    otherwise: name -> folder. Raises FileNotFoundError where classes have no folder, or no pictures
+    in it: which, and where to get them.
 
     Examples
     --------

@@ -29,15 +29,13 @@ def measured(
 
     Parameters
     ----------
-    name : str
-        The file is ``data/name.json``.
+    name, command : str
+        The file is ``data/name.json``; how it is made, which stands in it.
     compute : callable
         Makes the table: cells are numbers, strings, booleans, None, or lists of these.
     settings : mapping
         Everything that the table depends on: model, seed, p, numbers of masks, and so on. The file
         applies where it has exactly these.
-    command : str
-        How the file is made; stands in it.
     recompute : bool
         Compute in any case, and write the file to ``data/name.json`` below the folder of
         `fixlip.paths.output`. (``python notebooks/run.py data`` moves it to its place.)

@@ -37,17 +37,7 @@ PUBLISHED_GAMES: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Mosaic:
-    """A picture of four things, one per quadrant, and their names.
-
-    Parameters
-    ----------
-    id : str
-    image : PIL.Image.Image or pathlib.Path
-    names : tuple of str
-        What stands top left, top right, bottom left and bottom right, as in
-        `fixlip.metrics.QUADRANTS`.
-    phrases : tuple of str, optional
-        The same in more words, "red star"; by default the names.
+    """A picture of four things, one per quadrant as in `fixlip.metrics.QUADRANTS`.
 
     Examples
     --------
@@ -61,7 +51,7 @@ class Mosaic:
     id: str
     image: Image.Image | Path
     names: tuple[str, ...]
-    phrases: tuple[str, ...] = ()
+    phrases: tuple[str, ...] = ()  # the same in more words, "red star"; by default the names
 
     def caption(self, count: int, *, full: bool = False) -> str:
         """A caption of the first `count` things: bare names, or full phrases with articles."""
@@ -121,14 +111,12 @@ def imagenet_mosaics(
     ----------
     folder, folders
         See `fixlip.data.imagenet.class_images`.
-    games : sequence of four names each
-        Classes in the order top left, top right, bottom left, bottom right.
-    count : int
-        Mosaics per game; the published ones have 50, all validation pictures of a class.
-    keep : str or pathlib.Path, optional
-        A folder to write the mosaics to; those that it already has are not made again.
-    jpeg : bool
-        Compress them as JPEG, as the published ones are, or leave the pixels as they are.
+    games, count : sequence of four names each, int
+        Classes in the order top left, top right, bottom left, bottom right; mosaics per game, of
+        which the published ones have 50, all validation pictures of a class.
+    keep, jpeg : str or pathlib.Path, bool
+        A folder to write the mosaics to, which does not make again those that it has; whether to
+        compress them as JPEG, as the published ones are.
 
     References
     ----------

@@ -25,24 +25,19 @@ def best_captions(
 ) -> pd.DataFrame:
     """Find the best caption of every picture, and rank the pictures by it.
 
-    Every picture and every distinct caption is embedded once, with all players kept.
-
-    Returns a DataFrame: a row per picture, the highest logit first: `id`; `caption`, which of the
-    example's; `logit`, as `Encoder.logit` gives it; and `rank`, from 0. The published insertion and
-    deletion takes the ranks 0 to 999 of Karpathy's test split of COCO, ``ranked[:1000]``, for CLIP
-    and the ranks 900 to 999, ``ranked[900:1000]``, for SigLIP-2. Warns for pictures that cannot be
-    read and examples without captions, which are left out. (The published program gives pictures
-    that its processor rejects the logit 0.)
+    Every picture and every distinct caption is embedded once, with all players kept. A row per
+    picture, the highest logit first: `id`; `caption`, which of the example's; `logit`, as
+    `Encoder.logit` gives it; and `rank`, from 0. The published insertion and deletion takes the
+    ranks 0 to 999 of Karpathy's test split of COCO, ``ranked[:1000]``, for CLIP and the ranks 900
+    to 999 for SigLIP-2. Warns for pictures that cannot be read and examples without captions, which
+    are left out. (The published program gives pictures that its processor rejects the logit 0.)
 
     Parameters
     ----------
-    encoder : Encoder
-        From `fixlip.load`.
-    examples : sequence of Example
-    batch_size : int
-        Pictures or captions per forward pass.
-    progress : bool, optional
-        Show a progress bar; by default only on a terminal.
+    encoder, examples : Encoder, sequence of Example
+    batch_size, progress : int, bool
+        Pictures or captions per forward pass; whether to show a progress bar, by default only on a
+        terminal.
 
     References
     ----------

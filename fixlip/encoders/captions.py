@@ -13,24 +13,13 @@ from fixlip.encoders.players import readable
 
 @dataclass(frozen=True)
 class Caption:
-    """A tokenised caption.
+    """A tokenised caption."""
 
-    Parameters
-    ----------
-    ids, start, stop : tuple of int, length L; int
-        All token ids, with start, end and padding tokens, which always stay; ``ids[start:stop]``
-        are the caption's own.
-    pieces : tuple of str, length stop - start
-        The text of each of them, with a leading space where a word starts.
-    cut : str or None
-        The part of the caption that did not fit.
-    """
-
-    ids: tuple[int, ...]
-    start: int
+    ids: tuple[int, ...]  # (L,), with start, end and padding tokens, which always stay
+    start: int  # ids[start:stop] are the caption's own
     stop: int
-    pieces: tuple[str, ...]
-    cut: str | None
+    pieces: tuple[str, ...]  # the text of each of them, with a leading space where a word starts
+    cut: str | None  # the part of the caption that did not fit
 
 
 class CaptionReader:
@@ -67,11 +56,7 @@ class CaptionReader:
             )
 
     def read(self, caption: str) -> Caption:
-        """Tokenise one caption.
-
-        Raises TypeError if the caption is no string; ValueError if it is empty, or the tokenizer
-        leaves nothing of it.
-        """
+        """Tokenise one caption; an error where it is no string, empty, or nothing is left of it."""
         if not isinstance(caption, str):
             raise TypeError(f"a caption must be one string; given {type(caption).__name__}")
         if not caption.strip():

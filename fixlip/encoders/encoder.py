@@ -116,15 +116,10 @@ class Encoder:
         *,
         players: str | Mapping[str, np.ndarray] | Sequence[np.ndarray] = "patches",
     ) -> ImageSide:
-        """Return an image as a side of the game.
+        """Return an image, as `fixlip.images.open_image` takes it, as a side of the game.
 
-        Parameters
-        ----------
-        image : PIL.Image.Image, numpy.ndarray, str or pathlib.Path
-            See `fixlip.images.open_image`.
-        players : str, mapping or sequence
-            "patches"; square blocks of patches such as "2x2"; or regions, as boolean arrays of
-            shape (H, W), one value per pixel of the original image, by name or in a sequence.
+        Its players are "patches"; square blocks of patches such as "2x2"; or regions, as boolean
+        arrays (H, W), one value per pixel of the original image, by name or in a sequence.
         """
         return ImageSide(self, self._image_tower, self._view, image, players)
 

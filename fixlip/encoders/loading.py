@@ -40,10 +40,10 @@ def load(
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
 
-    Raises ValueError if the name, the tag, the device or the type is unknown, the checkpoint is
-    broken or belongs to another architecture, or the architecture cannot be masked;
-    FileNotFoundError if a checkpoint, a model folder or a tokenizer folder does not exist;
-    ConnectionError if something must be fetched and is out of reach.
+    Raises ValueError for an unknown name, tag, device or type, a checkpoint that is broken or of
+    another architecture, and an architecture that cannot be masked; FileNotFoundError where a
+    checkpoint or folder does not exist; ConnectionError where something to be fetched is out of
+    reach.
 
     Parameters
     ----------

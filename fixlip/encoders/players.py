@@ -14,21 +14,11 @@ REST = "rest"  # the player that owns every patch outside the given regions
 
 @dataclass(frozen=True, eq=False)
 class Players:
-    """The players of one side, and the units (patches or tokens) that each of them owns.
+    """The players of one side, and the units (patches or tokens) that each of them owns."""
 
-    Parameters
-    ----------
-    kind : str
-        What a player is: "patches", "2x2", "regions", "tokens", "words", ...
-    names : tuple of str, length n
-        Readable names in playing order. Two players may share a name ("a dog and a dog").
-    owner : numpy.ndarray of int, shape (units,)
-        The player that owns each unit, image patches row by row, tokens in caption order.
-    """
-
-    kind: str
-    names: tuple[str, ...]
-    owner: np.ndarray
+    kind: str  # what a player is: "patches", "2x2", "regions", "tokens", "words", ...
+    names: tuple[str, ...]  # in playing order; two may be alike ("a dog and a dog")
+    owner: np.ndarray  # (units,): the player of each unit, patches row by row, tokens in order
 
     def __post_init__(self) -> None:
         owner = np.asarray(self.owner, dtype=np.int64)

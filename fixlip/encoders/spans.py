@@ -26,7 +26,6 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
     Parameters
     ----------
     side : ImageSide
-        From `Encoder.image`, with any players.
     box : sequence of four numbers
         x and y of the top left corner, width and height, in pixels of the original, upright image.
         It goes through the model's own preprocessing; what that crops away does not count.

@@ -28,36 +28,19 @@ from fixlip.checks import one_of
 class ImageTower(NamedTuple):
     """The parts of a vision transformer.
 
-    Attributes
-    ----------
-    blocks, width : torch.nn.ModuleList or torch.nn.Sequential, int
-        The transformer blocks, first to last, and the width of the hidden states.
-    grid : (rows, columns)
-        Of patches.
-    patch, embedding : (height, width), torch.nn.Module; or None
-        Size of one patch in pixels, and the layer that embeds every patch by itself; None where
-        patches come from overlapping convolutions.
-    pooled : int or None
-        The token whose output becomes the embedding (CLS); None where several are pooled.
-    pool : torch.nn.Module or None
-        The attention pool with one learned query that makes the embedding, if the tower has one.
-    pooling : str
-        How the tower itself calls its way of pooling.
-    head : callable
-        From outputs of the last block (B, T, width), or (B, 1, width) of the pooled token, to
-        embeddings (B, D), not normalised.
-    project : callable
-        From outputs of the last block (B, T, width) to an embedding of every token, (B, T, D).
+    ``head`` goes from outputs of the last block (B, T, width), or (B, 1, width) of the pooled
+    token, to embeddings (B, D), not normalised; ``project`` to an embedding of every token
+    (B, T, D). ``patch`` and ``embedding`` are None where overlapping convolutions embed patches.
     """
 
-    blocks: nn.ModuleList | nn.Sequential
-    width: int
-    grid: tuple[int, int]
-    patch: tuple[int, int] | None
-    embedding: nn.Module | None
-    pooled: int | None
-    pool: nn.Module | None
-    pooling: str
+    blocks: nn.ModuleList | nn.Sequential  # the transformer blocks, first to last
+    width: int  # of the hidden states
+    grid: tuple[int, int]  # rows and columns of patches
+    patch: tuple[int, int] | None  # height and width in pixels
+    embedding: nn.Module | None  # the layer that embeds every patch by itself
+    pooled: int | None  # the token whose output becomes the embedding (CLS); None: several do
+    pool: nn.Module | None  # an attention pool with one learned query
+    pooling: str  # how the tower itself calls its way of pooling
     head: Callable[[torch.Tensor], torch.Tensor]
     project: Callable[[torch.Tensor], torch.Tensor]
 
@@ -69,24 +52,12 @@ class ImageTower(NamedTuple):
 
 
 class TextTower(NamedTuple):
-    """The parts of open_clip's text transformer.
+    """The parts of open_clip's text transformer; ``project`` as in `ImageTower`."""
 
-    Attributes
-    ----------
-    transformer : open_clip.transformer.Transformer
-        The module that runs all blocks, with the attention mask as an argument.
-    causal : torch.Tensor, (L, L), or None
-        The additive mask of a tower whose tokens see only what stands before them.
-    pooling, end : {"first", "last", "argmax", "eos"}, int
-        At which token the embedding is read, and the id of the end token, for "eos".
-    project : callable
-        From outputs of the last block (B, T, width) to an embedding of every token, (B, T, D).
-    """
-
-    transformer: Transformer
-    causal: torch.Tensor | None
-    pooling: str
-    end: int
+    transformer: Transformer  # runs all blocks, with the attention mask as an argument
+    causal: torch.Tensor | None  # (L, L), added where tokens see only what stands before them
+    pooling: str  # at which token the embedding is read: "first", "last", "argmax" or "eos"
+    end: int  # the id of the end token, for "eos"
     project: Callable[[torch.Tensor], torch.Tensor]
 
     @property

@@ -21,23 +21,14 @@ EXTREME = 8  # beyond this ratio of sides only the centre is resized, to bound t
 class View:
     """A model's preprocessing, step by step, so that regions of an image can go through it too.
 
-    Parameters
-    ----------
-    geometry, normalise : tuple of callables, callable
-        The steps that resize and crop, from image to image; and from the resulting image to a
-        normalised tensor (3, H, W).
-    crops : bool
-        Whether only the centre of the image is kept. If so, images far longer than wide (or the
-        reverse) are cropped before they are resized, because resizing them whole would need far too
-        much memory.
-    device, dtype : torch.device, torch.dtype
-        Of the pixels: those of the model's weights.
+    Where only the centre of the image is kept, images far longer than wide (or the reverse) are
+    cropped before they are resized, because resizing them whole would need far too much memory.
     """
 
-    geometry: tuple[Callable, ...]
-    normalise: Callable[[Image.Image], torch.Tensor]
-    crops: bool
-    device: torch.device
+    geometry: tuple[Callable, ...]  # the steps that resize and crop, from image to image
+    normalise: Callable[[Image.Image], torch.Tensor]  # from the result to (3, H, W)
+    crops: bool  # whether only the centre of the image is kept
+    device: torch.device  # of the pixels: that of the model's weights
     dtype: torch.dtype
 
     @classmethod

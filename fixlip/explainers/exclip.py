@@ -55,11 +55,9 @@ def factor(
     """One side's half of the interactions: what each player's move adds to the embedding.
 
     Pair it with another side's, of an image and a caption or of any two of one encoder, by
-    `fixlip.pair`: in units of the logit, or with scale=1 of the cosine.
-
-    Returns a Factor: ``special`` holds CLS, start, end and padding tokens: completeness needs them.
-    Raises TypeError or ValueError for an unknown option, an encoder in half precision, or an
-    embedding of length zero.
+    `fixlip.pair`: in units of the logit, or with scale=1 of the cosine. The factor's ``special``
+    holds CLS, start, end and padding tokens: completeness needs them. Raises TypeError or
+    ValueError for an unknown option, half precision, or an embedding of length zero.
 
     Parameters
     ----------
@@ -81,11 +79,9 @@ def factor(
     normalise, seed : bool, int
         Divide by the length of the input's embedding, so that maps are shares of a cosine; seed of
         "gaussian".
-    mode : {"auto", "forward", "reverse"}
-        Differentiate along each token and special row, or for each embedding dimension; "auto"
-        takes what needs fewer passes. The numbers are the same.
-    memory : float
-        GiB for the hidden states of one pass, roughly; the model and torch come on top.
+    mode, memory : {"auto", "forward", "reverse"}, float
+        Differentiate along each token and special row, or for each embedding dimension, or what
+        needs fewer passes: the numbers are the same. GiB for the hidden states of one pass.
 
     Examples
     --------

@@ -45,11 +45,9 @@ def explain(
     start_layer : int
         The first layer that counts, in both towers: -1, as published for CLIP, is the last one
         alone, 0 is all.
-    text_normalised : bool
-        Divide the caption's map by its sum, as the authors do for display.
-    scale : float, optional
-        Of the cosine, by default the model's own logit scale. With the last layer alone the maps
-        are proportional to it.
+    text_normalised, scale : bool, float
+        Whether to divide the caption's map by its sum, as the authors do for display; the scale of
+        the cosine, by default the model's own. With the last layer alone the maps go with it.
 
     References
     ----------

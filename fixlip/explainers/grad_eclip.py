@@ -47,11 +47,9 @@ def explain(
     heads : {"one", "own"}
         "one", as published: the layers explained attend with a single head over their full width,
         so that the embedding explained is not the model's. "own": with the model's own heads.
-    text_blocks : int
-        How many of the last layers of the text tower count; at most all.
-    text_normalised : bool
-        Divide the caption's map by its sum, as the authors' code does; the copy in the FIxLIP
-        experiments does not.
+    text_blocks, text_normalised : int, bool
+        How many of the last layers of the text tower count; whether to divide the caption's map by
+        its sum, as the authors' code does and the copy in the FIxLIP experiments does not.
 
     References
     ----------

@@ -26,10 +26,7 @@ def factor(
     only. Towers that pool by attention (SigLIP's image tower) have no projection of single tokens:
     there, the pooling is applied to each token as if it were the only one, which leaves its value
     and output layers. That reading is ours, and so is the normalisation before the projection,
-    where the paper leaves the details open.
-
-    Raises ValueError for an unknown variant, or a tower that pools in a way without a reading for
-    one token.
+    where the paper leaves the details open. Raises ValueError for a tower without such a reading.
 
     Parameters
     ----------

@@ -43,9 +43,9 @@ def explain(
     that scale. There the published penalty is strong: it shrinks what tells single pairs apart more
     than whole rows and columns of W.
 
-    Returns an Explanation: W as image-text interactions, and nothing else; the surrogate's constant
-    is in ``info``. W belongs to the pair: there are no factors that would pair with other inputs.
-    Raises ValueError for impossible options, sides of different models, or a descent that diverges.
+    The explanation has W as image-text interactions, and nothing else; the surrogate's constant is
+    in ``info``. W belongs to the pair: no factors pair with other inputs. Raises ValueError for
+    impossible options, sides of different models, or a descent that diverges.
 
     Parameters
     ----------
@@ -62,10 +62,8 @@ def explain(
         Not for c.
     learning_rate, epochs, batch_size
         Of "sgd". The paper does not say how many epochs, nor the size of a batch: ours.
-    seed : int
-        Of the masks, and of the order of the samples.
-    scale, bias : float, optional
-        Of the game, as in `fixlip.pair`: scale=1, bias=0 explain the cosine.
+    seed, scale, bias : int, float
+        Of the masks and of the order of the samples; of the game, as in `fixlip.pair`.
 
     References
     ----------

@@ -1,7 +1,6 @@
 """All methods that the two papers compare, on one pair, each as its paper runs it; work is shared.
 
-Every explainer also stands by itself in `fixlip.explainers`. Here they meet: one call gives an
-`Explanation` per method, all for the same game and in its units, which `fixlip.metrics` compares.
+All explain the game of the two sides, in its units, so that `fixlip.metrics` can compare them.
 """
 
 from __future__ import annotations
@@ -27,17 +26,8 @@ if TYPE_CHECKING:
 
 SOURCES = {"order 1": 1, "order 2": 2}
 FIRST_ORDER = ("GAME", "Grad-ECLIP", "Shapley values", "Banzhaf values")
-METHODS = (
-    *FIRST_ORDER,
-    "ITSM-O",
-    "ITSM-H",
-    "InteractionCAM",
-    "InteractionLIME",
-    "exCLIP",
-    "exCLIP, layer 0",
-    "Shapley interactions",
-    "FIxLIP",
-)
+METHODS = (*FIRST_ORDER, "ITSM-O", "ITSM-H", "InteractionCAM", "InteractionLIME")
+METHODS += ("exCLIP", "exCLIP, layer 0", "Shapley interactions", "FIxLIP")
 
 Cache = dict[tuple, Sweep | Factor]
 
@@ -61,11 +51,8 @@ def explain_all(
 
     All explain the game that the sides define, so none is judged by another's game (the published
     experiments explain and judge FIxLIP on one implementation of CLIP and the other methods on
-    another, with another way to hide a word).
-
-    Returns a dict of str to Explanation: in the order of METHODS, in units of the game where the
-    method has units. No error bars. Raises ValueError for unknown methods, and as the methods do
-    for towers they are not defined for.
+    another, with another way to hide a word). In the order of METHODS, without error bars. Raises
+    ValueError for unknown methods, and as the methods do for towers they are not defined for.
 
     Parameters
     ----------
@@ -84,11 +71,9 @@ def explain_all(
     source : {"order 1", "order 2"}
         First-order values by a fit of their own, as in the published insertion, deletion and
         faithfulness, or from the interactions of order 2, as in the published pointing game.
-    seed : int
-        The same seed gives the same explanations.
-    cache : dict, optional
-        Where the work on single sides is stored: calls with the same dictionary and other options
-        unchanged do not repeat it for a side they have seen, one image with many captions.
+    seed, cache : int, dict
+        One seed, one set of explanations. Where the work on single sides is stored: calls with the
+        same dictionary and options do not repeat it, for instance one image with many captions.
 
     Examples
     --------

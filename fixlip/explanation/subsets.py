@@ -25,42 +25,23 @@ TOLERANCE = 1e-5  # of the largest term: how far the solver's bound is trusted
 
 @dataclass(frozen=True, eq=False)
 class Subsets:
-    """The subset of every size with the highest, and with the lowest, score that was found.
+    """The subset of every size with the highest, and with the lowest, score that was found."""
 
-    Attributes
-    ----------
-    sizes : numpy.ndarray, (n,), int
-        1 to n: how many players each row keeps.
-    most, least : numpy.ndarray, (n, n), bool
-        True = kept. Rows need not be nested.
-    most_scores, least_scores : numpy.ndarray, (n,)
-        What `score` gives for them.
-    """
-
-    sizes: np.ndarray
-    most: np.ndarray
-    least: np.ndarray
-    most_scores: np.ndarray
-    least_scores: np.ndarray
+    sizes: np.ndarray  # (n,): 1 to n, how many players each row keeps
+    most: np.ndarray  # (n, n), bool, True = kept; rows need not be nested
+    least: np.ndarray  # (n, n)
+    most_scores: np.ndarray  # (n,): what `score` gives for them
+    least_scores: np.ndarray  # (n,)
 
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """The best subset of one size that was found, and how good any other one can be.
+    """The best subset of one size that was found, and how good any other one can be."""
 
-    Attributes
-    ----------
-    mask, score : numpy.ndarray, (n,), bool; float
-        The subset, and what `score` gives for it.
-    bound, proven : float, bool
-        No subset of this size scores higher (sense="most") or lower ("least") than the bound;
-        whether it meets the score, up to 2e-5 of the largest term in size.
-    """
-
-    mask: np.ndarray
-    score: float
-    bound: float
-    proven: bool
+    mask: np.ndarray  # (n,), bool
+    score: float  # what `score` gives for it
+    bound: float  # no subset of this size scores higher (sense="most") or lower ("least")
+    proven: bool  # whether the bound meets the score, up to 2e-5 of the largest term in size
 
 
 def score(explanation: Explanation, masks: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -59,11 +59,9 @@ def estimate(
         and the two ends are asked besides.
     order, seed : {1, 2}, int
         One seed, one set of masks.
-    sampling : str, optional
-        How masks are drawn: see `fixlip.sampler.draw`; by default "antithetic". For "shapley",
-        "distinct" (the default) or "distinct-reference".
-    ridge : "auto" or float
-        Penalty on the pair terms, as in `fixlip.solve`; 0 is plain least squares.
+    sampling, ridge
+        See `fixlip.sampler.draw`, by default "antithetic", for "shapley" "distinct" (the default)
+        or "distinct-reference"; and `fixlip.solve`.
 
     References
     ----------

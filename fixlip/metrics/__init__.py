@@ -11,32 +11,10 @@ pointing      do words attract the part of a mosaic that shows their object? (tr
 Published protocols are the defaults; what differs from them has a name of its own.
 """
 
-from fixlip.metrics.curves import (
-    Curves,
-    insertion_deletion,
-    masks_by_ranking,
-    masks_by_subsets,
-)
-from fixlip.metrics.faithfulness import (
-    agreement,
-    evaluation_masks,
-    faithfulness,
-    p_faithfulness,
-)
+from fixlip.metrics.curves import Curves, insertion_deletion, masks_by_ranking, masks_by_subsets
+from fixlip.metrics.faithfulness import agreement, evaluation_masks, faithfulness, p_faithfulness
 from fixlip.metrics.pointing import QUADRANTS, pointing, pointing_ratio, quadrants, sign_ratio
 
-__all__ = [
-    "QUADRANTS",
-    "Curves",
-    "agreement",
-    "evaluation_masks",
-    "faithfulness",
-    "insertion_deletion",
-    "masks_by_ranking",
-    "masks_by_subsets",
-    "p_faithfulness",
-    "pointing",
-    "pointing_ratio",
-    "quadrants",
-    "sign_ratio",
-]
+__all__ = ["QUADRANTS", "Curves", "agreement", "evaluation_masks", "faithfulness"]
+__all__ += ["insertion_deletion", "masks_by_ranking", "masks_by_subsets", "p_faithfulness"]
+__all__ += ["pointing", "pointing_ratio", "quadrants", "sign_ratio"]

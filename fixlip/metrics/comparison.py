@@ -235,12 +235,9 @@ def rank_correlation(
     ----------
     first, second : Explanation
         With the same players and with error bars; their masks drawn with different seeds.
-    part : {"cross", "image", "text", "first"}
+    part, errors : {"cross", "image", "text", "first"}, bool
         Interactions of image with text, within the image, within the text; or first-order
-        `Explanation.attributions`.
-    errors : bool
-        Estimate the standard error too; without, it is NaN, and the explanations need no error
-        bars.
+        `Explanation.attributions`. Without errors the standard error is NaN.
 
     Examples
     --------
@@ -312,19 +309,16 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
     added. (For a best linear prediction c^ of c the error c^ - c is uncorrelated with c^, so
     E c^2 = E c^^2 + E (c^ - c)^2.) The pairs within a side whose masks were drawn are penalised.
 
-    Returns a dict of str to float: "image", "text" (first order), "image x image", "text x text",
-    "image x text", and "beyond", which makes the sum 1. Estimates: a share of nothing may come out
-    negative. Raises ValueError for explanations that are no fit under p (Shapley, other methods,
-    sums on a common grid). Warns where masks are so few that the fit has shrunk first-order terms
-    as well.
+    The kinds are "image", "text" (first order), "image x image", "text x text", "image x text", and
+    "beyond", which makes the sum 1; a share of nothing may come out negative. Raises ValueError for
+    explanations that are no fit under p (Shapley, other methods, sums on a common grid). Warns
+    where masks are so few that the fit has shrunk first-order terms as well.
 
     Parameters
     ----------
-    explanation : Explanation
-        From `fixlip.solve` or `fixlip.explain`, with error bars, on its own players.
-    variance : float
-        Of the game under its masks, in the explanation's units squared; 1 for an explanation on
-        `unit_scale`.
+    explanation, variance : Explanation, float
+        From `fixlip.solve` or `fixlip.explain`, with error bars, on its own players. The game's
+        variance under its masks in the explanation's units; 1 for one on `unit_scale`.
 
     References
     ----------

@@ -88,13 +88,8 @@ def masks_by_subsets(subsets: Subsets) -> tuple[np.ndarray, np.ndarray]:
 class Curves:
     """Two curves of a game from everything kept to nothing kept, at evenly spaced steps.
 
-    Raises ValueError where the curves have different lengths or ends.
-
-    Attributes
-    ----------
-    mif, lif : numpy.ndarray, (steps + 1,)
-        Values of the game where the most, and the least, important players go first. Both begin
-        with the value of the full mask and end with that of the empty one.
+    Values of the game where the most (MIF), and the least (LIF), important players go first. Both
+    begin with the value of the full mask and end with that of the empty one.
 
     Examples
     --------
@@ -103,7 +98,7 @@ class Curves:
     ([1.0, 0.25, 0.0], 0.25, 0.167)
     """
 
-    mif: np.ndarray
+    mif: np.ndarray  # (steps + 1,)
     lif: np.ndarray
 
     def __post_init__(self) -> None:

@@ -13,9 +13,7 @@ NOWHERE = -1
 
 
 def quadrants(rows: int, columns: int, *, owner: Sequence[int] | None = None) -> np.ndarray:
-    """Which quadrant of a 2 x 2 mosaic each patch lies in, or each player that owns patches.
-
-    Returns an array, (rows * columns,) or (n_I,), int: 0 to 3 as in QUADRANTS, or -1.
+    """Which quadrant of a 2 x 2 mosaic each patch or player lies in: 0 to 3 as in QUADRANTS, or -1.
 
     Parameters
     ----------
@@ -119,13 +117,8 @@ def pointing(
         As in `pointing_ratio`.
     text_token : bool
         For first order only: count each word's own term once inside and once outside its quadrant,
-        as the published numbers do. This adds the same to right and to wrong, and so draws both
-        measures towards one half.
-
-    References
-    ----------
-    Pointing game recognition of Baniecki et al., NeurIPS 2025, table 1; ``text_token=True`` is what
-    its code does for first-order methods.
+        as the published numbers do (Baniecki et al., NeurIPS 2025, table 1, and its code). This
+        adds the same to right and to wrong, and so draws both measures towards one half.
 
     Examples
     --------

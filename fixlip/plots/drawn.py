@@ -18,14 +18,8 @@ def numbers(figure: Figure) -> dict[str, np.ndarray]:
 
     Lines give x and y, bars two opposite corners, other patches their outlines, images and meshes
     their values, scattered points their places, edges of a graph their widths. Photographs and
-    text (titles, labels, words) give none, and colour bars are left out.
-
-    Returns a dict of str to array: float64, in the order of drawing, such as ``"0 line 2 y"``:
-    second ordinate of panel 0's third line. Masked entries are NaN.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
+    text (titles, labels, words) give none, and colour bars are left out. Arrays are float64, in the
+    order of drawing, such as ``"0 line 2 y"`` of panel 0's third line. Masked entries are NaN.
 
     Examples
     --------

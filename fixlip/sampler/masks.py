@@ -72,14 +72,12 @@ def check_counts(n: int, m: int) -> None:
 def bernoulli(
     n: int, m: int, *, p: float = 0.5, seed: int = 0, antithetic: bool = True
 ) -> MaskSample:
-    """Draw m masks in which every player is kept independently with probability p.
+    """Draw m masks, of equal weight, in which every player is kept with probability p.
 
     Antithetic masks come in pairs made from the same uniforms u and 1 - u: complements at p = .5,
     and as different as p allows elsewhere. Each mask alone has the same distribution, so estimates
     stay unbiased; at p = .5 even-order terms cancel out of first-order estimates exactly, and
     odd-order terms out of second-order ones.
-
-    Returns a MaskSample: with equal weights 1/m.
 
     Parameters
     ----------

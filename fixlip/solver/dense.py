@@ -59,10 +59,7 @@ def solve_dense(
     e2[i, j] = e2[j, i] = pairs
     found.info["fit"].update(order=order, basis=basis)
     return replace(
-        found,
-        e0=float(scale * c + bias),
-        e1=(scale * e1).numpy(),
-        e2=(scale * e2).numpy(),
+        found, e0=float(scale * c + bias), e1=(scale * e1).numpy(), e2=(scale * e2).numpy()
     )
 
 

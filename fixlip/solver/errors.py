@@ -127,8 +127,7 @@ class SideErrors:
 def deviations(image: Fitted, text: Fitted, *, cross: bool) -> torch.Tensor:
     """Rows of the terms of a pair, image players first: (rows, 1 + n + n (n - 1) / 2).
 
-    The image's groups of masks come first, then the text's; then the draws of the image's
-    penalties and of the text's.
+    First the image's groups of masks, then the text's; then draws of the penalties, likewise.
     """
     own_groups, own_draws = image.errors.rows(text, cross=cross)
     other_groups, other_draws = (

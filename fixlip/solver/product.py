@@ -33,24 +33,16 @@ MAX_DEVIATIONS = 2**28  # most float32 entries kept for error bars: 1 GB
 class VectorPolynomial:
     """One side's embedding as an order-2 polynomial of the side's masks.
 
-    Attributes
-    ----------
-    n, p : int, float
-        Players of the side, and the probability with which each is kept.
-    among : numpy.ndarray, (k,), int
-        Players that have pairs with each other.
-    terms : numpy.ndarray, (1 + n + k (k - 1) / 2, r), float64
-        Coefficients of 1, z_i and z_i z_j. Both sides' rows are written in the same orthonormal
-        basis, which holds all that their inner products need: r is at most the embedding width.
-    deviations : numpy.ndarray or None
-        (groups, rows of terms, r or fewer), float32: what each group of masks adds to the terms.
+    The terms' rows are coefficients of 1, z_i and z_i z_j. Both sides' are written in the same
+    orthonormal basis, which holds all that their inner products need: r is at most the embedding
+    width.
     """
 
-    n: int
-    p: float
-    among: np.ndarray
-    terms: np.ndarray
-    deviations: np.ndarray | None = None
+    n: int  # players of the side
+    p: float  # probability with which each is kept
+    among: np.ndarray  # (k,): players that have pairs with each other
+    terms: np.ndarray  # (1 + n + k (k - 1) / 2, r), float64
+    deviations: np.ndarray | None = None  # (groups, rows of terms, r or fewer): added by each group
 
     def __post_init__(self) -> None:
         rows = 1 + self.n + len(self.among) * (len(self.among) - 1) // 2

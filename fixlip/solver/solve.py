@@ -61,10 +61,8 @@ def solve(
         of the kept players.
     k : int
         Players kept by "top".
-    scale, bias : float, optional
-        Of the game; see `fixlip.pair`.
-    errors : bool
-        Also estimate the terms' standard errors, `Explanation.stderr`.
+    scale, bias, errors
+        See `fixlip.pair`.
 
     References
     ----------

@@ -2,10 +2,9 @@
 
 A function counts by its instructions, its constants and the values of the globals, closures and
 defaults that it reads, and so, in turn, do the functions and classes among them. Comments,
-docstrings, layout, line numbers and the names of files and functions do not count, so that a
-notebook resumes its study in another kernel. Installed packages count by name and version. fixlip
-counts as a whole, as its files were when `fixlip.studies` was imported, but for the folders that
-give no numbers. What has no fingerprint is refused.
+docstrings, layout and the names of files and functions do not count, so that a notebook resumes its
+study in another kernel. Installed packages count by name and version; fixlip as a whole, as its
+files were when `fixlip.studies` was imported, but for the folders that give no numbers.
 
 The price: any numeric change of fixlip computes a study again, whether the study uses the changed
 part or not, and so does another minor version of Python, which has other instructions.
@@ -29,14 +28,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path, PurePath
-from types import (
-    BuiltinFunctionType,
-    CodeType,
-    EllipsisType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-)
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,10 +42,8 @@ ABOUT = ("__doc__", "__firstlineno__", "__static_attributes__")  # what a class 
 LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 VIEWS = ("cli", "pages", "plots", "studies")  # rooms of fixlip that give no numbers
-BUILT_ON = (
-    *("numpy", "open_clip_torch", "pillow", "scipy"),
-    *("timm", "torch", "torchvision", "transformers"),
-)
+BUILT_ON = ("numpy", "open_clip_torch", "pillow", "scipy", "timm", "torch", "torchvision")
+BUILT_ON += ("transformers",)
 BUILT_IN, STANDARD = sys.stdlib_module_names, Path(sysconfig.get_path("stdlib"))
 
 
@@ -64,13 +54,12 @@ def fingerprint(value: object, what: str = "the value") -> str:
 
     Parameters
     ----------
-    value : object
+    value, what : object, str
         Numbers, strings, containers, arrays, tensors and tables count by their content; a Path by
         its file's name and content; a PIL image by its pixels; a dataclass by its fields; a
         function, class or module by what it runs; any other object by its attribute ``info``, a
-        dict of everything that determines it, such as that of an Encoder.
-    what : str
-        What to call it in an error.
+        dict of everything that determines it, such as that of an Encoder. ``what`` names it in an
+        error.
 
     Examples
     --------

@@ -43,10 +43,9 @@ class Study:
 
     Attributes
     ----------
-    table : pandas.DataFrame
-        The item's own columns and then those of the rows, in the order of the items.
-    failures : pandas.DataFrame
-        The item's own columns, ``error`` (type and message) and ``where`` (the innermost calls).
+    table, failures : pandas.DataFrame
+        The item's own columns and then those of the rows, in the order of the items; or ``error``
+        (type and message) and ``where`` (the innermost calls).
     items, computed : int
         Number of items, and number of those for which this call ran the function.
     """
@@ -80,29 +79,24 @@ def study(
     """Call ``function(item, **constants)`` for every item, and put the rows in one table.
 
     Several processes may run the same study on one folder at once: they share the items, compute
-    none twice, and each returns the full table. A process may be killed at any moment.
-
-    Raises TypeError or ValueError where the function cannot be called like this, or something that
-    determines its rows has no fingerprint (see `fixlip.studies.fingerprints`). An error of the
-    function itself does not stop the study: it is listed in ``failures``, and one warning at the
-    end counts them.
+    none twice, and each returns the full table. A process may be killed at any moment. An error of
+    the function does not stop the study: it is listed in ``failures``, and one warning at the end
+    counts them. Raises TypeError or ValueError where the function cannot be called like this, or
+    something that determines its rows has no fingerprint (see `fixlip.studies.fingerprints`).
 
     Parameters
     ----------
     function : callable
         Returns one row, a mapping from names of columns to numbers, strings, booleans or None; or
-        several rows, as a sequence or a DataFrame. It may be defined in a notebook. The globals,
-        closures and defaults that it reads determine the rows as well, with the values that they
-        have when the study begins.
+        several rows, as a sequence or a DataFrame. It may be defined in a notebook. What it reads
+        determines the rows as well, with the values that there are when the study begins.
     items : iterable
         Strings, numbers or Paths, which become the column ``item``; or mappings or dataclasses,
         whose numbers, strings and Paths (by their names) become columns of their own. Any other
         item is numbered.
-    folder : str or os.PathLike, optional
-        Where to store the results; by default nothing is stored. Results of other code or other
-        constants stay in the folder: delete it to remove them.
-    constants : mapping, optional
-        Further arguments, the same for all items, such as an encoder.
+    folder, constants : str or os.PathLike, mapping; optional
+        Where to store the results (those of other code or other constants stay there); further
+        arguments, the same for all items, such as an encoder.
     shard : (int, int)
         (i, n): compute only the i-th of n parts, i from 0, for instance in one job of an array.
         Afterwards the same call without it reads all parts.
@@ -112,7 +106,7 @@ def study(
         pass by themselves are never stored, so that their items are always computed again: a
         missing file, a lack of memory, of disk space or of a connection.
     progress : bool, optional
-        Whether to show a progress bar; by default only on a terminal.
+        By default a bar is shown on a terminal only.
 
     Examples
     --------

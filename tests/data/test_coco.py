@@ -10,7 +10,7 @@ from run_lengths import rle
 
 import fixlip
 from fixlip.data.coco import read_coco
-from fixlip.data.coco_words import NOT_BY_NAME, SYNONYMS, phrases
+from fixlip.data.coco_words import NOT_BY_NAME, phrases, synonyms
 from fixlip.demo.scenes import read_scenes
 from fixlip.encoders.spans import patches_in
 
@@ -251,8 +251,8 @@ def test_the_list_of_words_is_consistent():
         )
         classes += [part] if several else part.split()
     assert len(classes) == len(set(classes)) == 80
-    assert set(SYNONYMS) | set(NOT_BY_NAME) <= set(classes)
-    words = [word for name in classes for word in (name, *SYNONYMS.get(name, ()))]
+    assert set(synonyms()) | set(NOT_BY_NAME) <= set(classes)
+    words = [word for name in classes for word in (name, *synonyms().get(name, ()))]
     assert len(words) == len(set(words))
     names = phrases(classes)
     assert names["knives"] == "knife" and names["buses"] == "bus" and names["baby bears"] == "bear"
