@@ -70,7 +70,7 @@ def explain(
         With masks="auto": most masks of either side, by default 65,536. Where they do not bring
         the error down to the tolerance, a warning says so.
     seed : int
-        One seed, one set of masks; both sides draw from independent streams of it.
+        The same seed gives the same masks; both sides draw from independent streams of it.
     image_players, text_players
         See `Encoder.image` and `Encoder.text`.
     order, ridge, basis, k, scale, bias, errors

@@ -115,8 +115,8 @@ def imagenet_mosaics(
         Classes in the order top left, top right, bottom left, bottom right; mosaics per game, of
         which the published ones have 50, all validation pictures of a class.
     keep, jpeg : str or pathlib.Path, bool
-        A folder to write the mosaics to, which does not make again those that it has; whether to
-        compress them as JPEG, as the published ones are.
+        A folder to write the mosaics to (those that it has are not made again); whether to compress
+        them as JPEG, as the published ones are.
 
     References
     ----------

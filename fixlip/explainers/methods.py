@@ -72,8 +72,9 @@ def explain_all(
         First-order values by a fit of their own, as in the published insertion, deletion and
         faithfulness, or from the interactions of order 2, as in the published pointing game.
     seed, cache : int, dict
-        One seed, one set of explanations. Where the work on single sides is stored: calls with the
-        same dictionary and options do not repeat it, for instance one image with many captions.
+        The same seed gives the same explanations. The work on single sides is stored in the cache:
+        calls with the same one and other options unchanged do not repeat it for a side they have
+        seen, for instance one image with many captions.
 
     Examples
     --------

@@ -58,7 +58,7 @@ def estimate(
         own p (for "shapley": the kernel as weights, as `fixlip.sampler.shapley_masks` makes it),
         and the two ends are asked besides.
     order, seed : {1, 2}, int
-        One seed, one set of masks.
+        The same seed gives the same masks.
     sampling, ridge
         See `fixlip.sampler.draw`, by default "antithetic", for "shapley" "distinct" (the default)
         or "distinct-reference"; and `fixlip.solve`.

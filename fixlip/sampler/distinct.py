@@ -27,7 +27,7 @@ def distinct(
     n, m : int
         Players, and distinct masks (clamped to 2**n with a warning).
     p, seed : float, int
-        Probability of keeping a player, in (0, 1); one seed, one set of masks.
+        Probability of keeping a player, in (0, 1); the same seed gives the same masks.
     weighting : {"mass", "reference"}
         "mass" gives the drawn masks together the probability that the listed ones leave over.
         "reference" gives them probability 1 instead, which over-weights them wherever the border

@@ -84,7 +84,7 @@ def bernoulli(
     n, m : int
         Players and masks, each at least 1.
     p, seed : float, int
-        Probability of keeping a player, in (0, 1); one seed, one set of masks.
+        Probability of keeping a player, in (0, 1); the same seed gives the same masks.
     antithetic : bool
         Draw pairs (rows 0 and 1, 2 and 3, ...); an odd m leaves the last mask without its twin.
 

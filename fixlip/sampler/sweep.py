@@ -124,7 +124,7 @@ def sweep(
     masks : int or MaskSample
         Budget, or a sample of one's own (then ``p``, ``seed`` and ``sampling`` are not used).
     p, seed, sampling : float, int, str
-        Probability of keeping a player, in (0, 1); one seed, one set of masks; see `draw`.
+        Probability of keeping a player, in (0, 1); the same seed gives the same masks; see `draw`.
     batch_size : int, optional
         Masks per forward pass; by default the side's own ``batch_size``, else 256. A batch that
         does not fit in memory is halved, with a warning, and the sweep goes on.

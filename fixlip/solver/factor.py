@@ -121,7 +121,7 @@ def pair(
 ) -> Explanation:
     """Pair two sides: image and caption, or any two of one model.
 
-    The players of the first come first. Of methods that explain cross terms only come these alone.
+    The players of the first side come first. Methods for cross terms alone give nothing else.
 
     Raises ValueError for factors of different models, methods or widths.
 
