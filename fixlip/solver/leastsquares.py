@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 BLOCK = 2**24  # most float64 entries of one block of design columns: 128 MB
+KEPT = 2**22  # most entries of a design that is kept in memory, not made anew each time: 32 MB
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,23 @@ class Columns:
 
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Rows of the design, a bounded block at a time: slice, (b, q)."""
-        i, j = torch.triu_indices(self.pairs.shape[1], self.pairs.shape[1], 1)
         m = self.first.shape[0]
-        step = max(1, BLOCK // max(1, self.count))
+        if m * self.count <= KEPT:
+            yield slice(0, m), self._whole
+            return
+        step = max(1, BLOCK // self.count)
         for start in range(0, m, step):
             rows = slice(start, min(m, start + step))
-            x = self.pairs[rows]
-            yield rows, torch.cat([self.first[rows], x[:, i] * x[:, j] - self.shift], 1)
+            yield rows, self._rows(rows)
+
+    @cached_property
+    def _whole(self) -> torch.Tensor:
+        return self._rows(slice(None))
+
+    def _rows(self, rows: slice) -> torch.Tensor:
+        x = self.pairs[rows]
+        i, j = torch.triu_indices(x.shape[1], x.shape[1], 1)
+        return torch.cat([self.first[rows], x[:, i] * x[:, j] - self.shift], 1)
 
 
 class LeastSquares:
