@@ -20,7 +20,7 @@ MIN_MASKS_PER_TERM = 4  # below that, first-order terms are penalised as well
 PRIOR_ROWS = 512  # rows on which two priors are compared
 TARGETS = 128  # most columns of an embedding by which a penalty is chosen
 MIN_STRENGTH = 0.01  # least squared slope of a player, relative to the mean
-POWER = 2 / 3  # of both players' slopes, to which a pair is expected to be in proportion
+POWER = 0.6  # of both players' slopes, to which a pair is expected to be in proportion
 
 # Constants (k,), first-order terms (n, k) and pair terms (n, n, k) of k targets, in z.
 Polynomial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
