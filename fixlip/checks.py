@@ -87,6 +87,13 @@ def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
     return masks
 
 
+def instance(value: Any, kind: type, hint: str) -> Any:
+    """Return ``value`` if it is of a kind, else raise TypeError with a hint how to get one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"expected a {kind.__name__}, got {type(value).__name__}: {hint}")
+    return value
+
+
 def per_side(name: str, value: object) -> tuple:
     """One value for both sides, or a value for the image and one for the text."""
     both = tuple(value) if isinstance(value, tuple | list) else (value, value)

@@ -29,6 +29,7 @@ MASKS = torch.ones(2, 3, dtype=torch.bool)
         (lambda: checks.per_side("p", 0.5), (0.5, 0.5)),
         (lambda: checks.per_side("p", [0.3, 0.7]), (0.3, 0.7)),
         (lambda: checks.boolean_masks(MASKS, 3) is MASKS, True),
+        (lambda: checks.instance(2, int, "count"), 2),
     ],
 )
 def test_what_is_right_comes_back(check, expected):

@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fixlip import renamed
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, out_of_memory, warn, whole
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, number, one_of, out_of_memory, warn, whole
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
     MaskSample,
@@ -203,8 +203,8 @@ def pair_scale(
             f"(weights {prints[1]}): make both sides with the same encoder"
         )
     return (
-        float(models[0].get("logit_scale", 1.0)) if scale is None else float(scale),
-        float(models[0].get("logit_bias", 0.0)) if bias is None else float(bias),
+        float(models[0].get("logit_scale", 1.0)) if scale is None else number("scale", scale),
+        float(models[0].get("logit_bias", 0.0)) if bias is None else number("bias", bias),
     )
 
 

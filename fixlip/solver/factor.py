@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import one_of
+from fixlip.checks import instance, one_of
 from fixlip.explanation import Explanation
 from fixlip.sampler import pair_scale
 from fixlip.solver.errors import SideErrors, blocks, deviations
@@ -188,6 +188,8 @@ def _check(
 ) -> tuple[float, float]:
     """Scale and bias of the game of two factors; an error where they do not fit together."""
     one_of("order", order, (1, 2))
+    for factor in (image, text):
+        instance(factor, Factor, "fixlip.fit(sweep) and the explainers make factors")
     if order == 1 and {image.options.get("order"), text.options.get("order")} != {1}:
         raise ValueError("order=1 pairs sides that were fitted with order=1: fit(..., order=1)")
     found = pair_scale(image.info, text.info, scale=scale, bias=bias)

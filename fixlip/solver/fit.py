@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fixlip.checks import number, one_of
+from fixlip.checks import instance, number, one_of
 from fixlip.sampler import Sweep
 from fixlip.solver.errors import SideErrors
 from fixlip.solver.factor import Factor
@@ -59,10 +59,10 @@ def fit(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     """
     check_fit(order, ridge)
-    sample = swept.sample
+    sample = instance(swept, Sweep, "fixlip.sweep(side) makes one").sample
     design = Design(sample, swept.embeddings, swept.info.get("kind", "side"))
     everyone = torch.arange(design.n)
-    some = everyone if among is None else torch.as_tensor(among, dtype=torch.long)
+    some = everyone if among is None else _players(among, design.n)
     vectors = Problem(design, some, some[:0], ridge, design.sketch)
     own = vectors
     if order == 2 or among is not None:
@@ -92,3 +92,11 @@ def check_fit(order: int, ridge: float | str) -> None:
         if isinstance(ridge, str):
             raise ValueError(f'ridge must be "auto" or a number of 0 or more, got {ridge!r}')
         number("ridge", ridge, at_least=0)
+
+
+def _players(among: Sequence[int], n: int) -> torch.Tensor:
+    """Different players of n, by their numbers from 0."""
+    players = [int(player) for player in among if player in range(n)]
+    if len(set(players)) < len(among):
+        raise ValueError(f"among must be different players, 0 to {n - 1}, got {list(among)}")
+    return torch.tensor(players, dtype=torch.long)

@@ -30,30 +30,21 @@ Solution = tuple[torch.Tensor, torch.Tensor]  # free (f, k) and penalised (q, k)
 class Design:
     """One side's masks and targets, shared by its least-squares problems.
 
-    Attributes
-    ----------
-    X, E : torch.Tensor, (m, n) and (m, D), float64
-        The masks in orthonormal coordinates, and embeddings or other targets.
-    w, mean : torch.Tensor, (m,) and (D,), float64
-        The masks' weights, of sum 1, and the weighted mean of E.
-    exact : bool
-        Whether the masks are all there are.
-    folded : bool
-        Whether the masks are complementary twins, x' = -x. Then a fit falls apart, exactly, into an
-        even part (constant, pairs) of the twins' means and an odd part (first order) of their half
-        differences, each with half the rows: the eigenproblem is eight times cheaper.
+    It is folded where the masks are complementary twins, x' = -x. Then a fit falls apart, exactly,
+    into an even part (constant, pairs) of the twins' means and an odd part (first order) of their
+    half differences, each with half the rows: the eigenproblem is eight times cheaper.
     """
 
     def __init__(self, sample: MaskSample, targets: torch.Tensor, kind: str) -> None:
         device = "cpu" if targets.device.type == "mps" else targets.device  # MPS has no float64
         self.sample, self.kind = sample, kind
-        self.E = targets.to(device, torch.float64)
-        self.w = sample.weights.to(device)
+        self.E = targets.to(device, torch.float64)  # (m, D): embeddings, or other targets
+        self.w = sample.weights.to(device)  # (m,), of sum 1
         self.m, self.n, self.p = sample.m, sample.n, sample.p
         self.sd = math.sqrt(self.p * (1 - self.p))
-        self.X = (sample.masks.to(device, torch.float64) - self.p) / self.sd
-        self.mean = self.w @ self.E
-        self.exact = sample.sampling == "enumerated"
+        self.X = (sample.masks.to(device, torch.float64) - self.p) / self.sd  # (m, n)
+        self.mean = self.w @ self.E  # (D,)
+        self.exact = sample.sampling == "enumerated"  # the masks are all there are
         self.folded = (
             sample.sampling == "antithetic"
             and self.m % 2 == 0
@@ -95,15 +86,9 @@ class Design:
 class Problem:
     """One least-squares problem of a side: a constant, x_i for some players, x_i x_j among some.
 
-    The penalty is chosen once, for the targets ``Y`` (m, k); then any targets are fitted. Results
-    are coefficients of monomials in z.
-
-    Attributes
-    ----------
-    parts : tuple of LeastSquares
-        The whole problem, or of a folded design its even and its odd part.
-    ridges : list of float
-        The penalty of each part.
+    Its parts are the whole, or of a folded design the even and the odd part, with a penalty each
+    that is chosen once, for the targets ``Y`` (m, k); then any targets are fitted. Results are
+    coefficients of monomials in z.
     """
 
     def __init__(
@@ -128,10 +113,11 @@ class Problem:
             self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
         left = sum(part.undetermined for part in self.parts)
         if left and not any(self.ridges):
+            terms = sum(part.terms for part in self.parts)
+            also = "" if ridge == "auto" else " or ridge='auto'"
             warn(
-                f"{design.kind}: {design.m} masks leave {left} of "
-                f"{sum(part.terms for part in self.parts)} terms undetermined; plain least squares "
-                "gives the smallest of many solutions. Use more masks or ridge='auto'."
+                f"{design.kind}: {design.m} masks leave {left} of {terms} terms undetermined; of "
+                f"many solutions the smallest is taken. Use more masks{also}."
             )
 
     def _factorise(

@@ -1,6 +1,7 @@
 """Factors and their pairing: the inner products of two sides' vectors, whatever made them."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -232,3 +233,35 @@ def test_bad_options_are_refused():
         info = {"model": {"name": model, "fingerprint": model}}
         with pytest.raises(ValueError, match="make both sides with the same encoder"):
             pair(one, fixlip.fit(swept(3, 8, info=info)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s: fixlip.fit("a dog"), TypeError, "expected a Sweep, got str: fixlip.sweep"),
+        (lambda s: pair(s, s), TypeError, "expected a Factor, got Sweep: fixlip.fit"),
+        (lambda s: fixlip.fit(s, among=[0, 9]), ValueError, r"players, 0 to 3, got \[0, 9\]"),
+        (lambda s: fixlip.fit(s, among=[0, 0]), ValueError, "different players"),
+        (lambda s: fixlip.fit(s, among=["dog"]), ValueError, "different players"),
+        (
+            lambda s: pair(fixlip.fit(s), fixlip.fit(s), scale=math.nan),
+            ValueError,
+            "scale must be a number",
+        ),
+        (
+            lambda s: pair(fixlip.fit(s), fixlip.fit(s), bias="1"),
+            ValueError,
+            "bias must be a number",
+        ),
+    ],
+)
+def test_what_does_not_fit_or_pair_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(fixlip.sweep(Smooth(4, seed=1), masks=16))
+
+
+def test_players_that_no_mask_tells_apart_are_warned_about_under_any_penalty():
+    rare = fixlip.sweep(Smooth(20, seed=1), masks=100, p=0.001)  # most players are never kept
+    with pytest.warns(UserWarning, match=r"\d+ of 21 terms undetermined.* Use more masks\.$"):
+        found = fixlip.fit(rare)
+    assert torch.isfinite(found.first).all()
