@@ -10,8 +10,15 @@ from typing import NoReturn, TypeVar
 
 Function = TypeVar("Function", bound=Callable)
 
-MODULES = {
-    "fixlip.captions": "fixlip.encoders.captions",
+SAME = {  # modules that kept their names, by the room they are in now
+    "encoders": ("captions", "players", "sides"),
+    "explainers": ("methods",),
+    "explanation": ("subsets",),
+    "games": ("exact", "gamefit"),
+    "solver": ("leastsquares", "product"),
+    "studies": ("fingerprints", "store"),
+}
+MODULES = {f"fixlip.{name}": f"fixlip.{room}.{name}" for room in SAME for name in SAME[room]} | {
     "fixlip.comparison": "fixlip.metrics.comparison, where Estimate is WithError",
     "fixlip.data.captions": "fixlip.demo.grammar",
     "fixlip.data.drawing": "fixlip.demo.drawing",
@@ -20,26 +27,22 @@ MODULES = {
     "fixlip.data.train": "the program data/demo_models/train.py of the repository",
     "fixlip.data.evaluate": "the program data/demo_models/evaluate.py of the repository",
     "fixlip.estimators": "fixlip.estimate",
-    "fixlip.exact": "fixlip.games.exact",
+    "fixlip.explainers.attention": "fixlip.encoders.attention",
     "fixlip.explainers.banzhaf": "fixlip.fit, whose factors fixlip.pair pairs",
     "fixlip.explainers.boxes": "fixlip.encoders.spans",
     "fixlip.explainers.game": "fixlip.explainers.generic_attention",
+    "fixlip.explainers.heads": "fixlip.encoders.towers",
+    "fixlip.explainers.layers": "fixlip.encoders.opened",
     "fixlip.explainers.maps": "fixlip.Factor and fixlip.pair; all methods give an Explanation",
-    "fixlip.explainers.values": "fixlip.estimate and fixlip.solve with order=1, or the "
-    "first_order() of an explanation with pairs",
+    "fixlip.explainers.values": "fixlip.estimate and fixlip.solve with order=1",
     "fixlip.game": "fixlip.games",
-    "fixlip.leastsquares": "fixlip.solver.leastsquares",
-    "fixlip.methods": "fixlip.explainers.methods",
     "fixlip.models": "fixlip.encoders.loading, where Recipe is Preparation",
     "fixlip.pair": "fixlip.explain; fixlip.pair is a function now",
     "fixlip.passes": "fixlip.encoders.masking",
     "fixlip.pictures": "fixlip.images",
-    "fixlip.players": "fixlip.encoders.players",
-    "fixlip.product": "fixlip.solver.product",
     "fixlip.sidefit": "fixlip.solver.polynomial, where Side is Design",
-    "fixlip.sides": "fixlip.encoders.sides",
+    "fixlip.sources": "fixlip.studies.fingerprints",
     "fixlip.spread": "fixlip.budget.variance",
-    "fixlip.subsets": "fixlip.explanation.subsets",
     "fixlip.towers": "fixlip.encoders.demo_towers",
     "fixlip.vectorfit": "fixlip.solver.product",
 }

@@ -72,9 +72,8 @@ class VarianceComponents:
             raise ValueError(
                 f"the sides have embeddings of width {width} and {other}: use one model for both"
             )
-        (J_I, S_I, used_I, now_I), (J_T, S_T, used_T, now_T) = (
-            _slopes(s, sampling) for s in (image, text)
-        )  # J: (n, D), S: (D, D)
+        found = [_slopes(swept, sampling) for swept in (image, text)]
+        (J_I, S_I, used_I, now_I), (J_T, S_T, used_T, now_T) = found  # J: (n, D), S: (D, D)
         M_I, M_T = J_I.T @ J_I, J_T.T @ J_T  # (D, D)
         S_T, M_T = S_T.to(S_I), M_T.to(M_I)
         unit = scale**2 / (image.n * text.n)

@@ -62,9 +62,8 @@ def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.nda
         mif, lif = values <= rising[::-1, None], values >= rising[:, None]  # (n, n)
     else:
         steps = np.arange(len(values))[:, None]
-        mif, lif = (
-            np.argsort(np.argsort(order, kind="stable")) >= steps for order in (-values, values)
-        )  # (n, n): whether a player's place in the order is still to come
+        places = (np.argsort(np.argsort(order, kind="stable")) for order in (-values, values))
+        mif, lif = (place >= steps for place in places)  # (n, n): removed at a later step
     empty = np.zeros((1, len(values)), bool)
     return np.concatenate([mif, empty]), np.concatenate([lif, empty])
 

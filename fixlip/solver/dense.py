@@ -38,9 +38,8 @@ def solve_dense(
     Z, Y = image_sweep.masks.double(), text_sweep.masks.double()
     values = (image_sweep.embeddings.double() @ text_sweep.embeddings.double().T).flatten()
     weights = (image_sweep.weights[:, None] * text_sweep.weights).flatten()  # (m_I * m_T,)
-    masks = torch.cat(
-        [Z.repeat_interleave(len(Y), 0), Y.repeat(len(Z), 1)], 1
-    )  # image-major: (m_I * m_T, n)
+    # image-major: (m_I * m_T, n)
+    masks = torch.cat([Z.repeat_interleave(len(Y), 0), Y.repeat(len(Z), 1)], 1)
 
     i, j = torch.triu_indices(n, n, 1)
     if order == 1:

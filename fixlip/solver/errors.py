@@ -251,9 +251,8 @@ def leverage(part: LeastSquares, ridge: float) -> torch.Tensor:
     shrink = part.values / (part.values + ridge)
     if not part.primal:
         return found + part.V.square() @ shrink
-    mixed = sum(
-        (T * part.root[rows]).T @ part.Q[rows] for rows, T in part.columns.blocks()
-    )  # (q, f)
+    # (q, f)
+    mixed = sum((T * part.root[rows]).T @ part.Q[rows] for rows, T in part.columns.blocks())
     along = [
         ((T * part.root[rows] - part.Q[rows] @ mixed.T) @ part.V).square() @ (shrink / part.values)
         for rows, T in part.columns.blocks()
