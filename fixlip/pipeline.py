@@ -11,10 +11,11 @@ import numpy as np
 
 from fixlip import renamed
 from fixlip.budget import MAX_MASKS, sweep_to_tolerance
-from fixlip.checks import per_side
+from fixlip.checks import per_side, probability, whole
 from fixlip.explanation import Explanation
-from fixlip.sampler import side_seeds, sweep
+from fixlip.sampler import pair_scale, side_seeds, sweep
 from fixlip.solver import solve
+from fixlip.solver.solve import check_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,8 +79,10 @@ def explain(
     sampling, batch_size, progress
         See `fixlip.sampler.draw` and `fixlip.sweep`.
     """
-    _check_masks(masks, tolerance, max_masks, order, basis)
+    check_options(order, ridge, basis, k)
+    _check_masks(masks, p, tolerance, max_masks, order, basis)
     sides = encoder.image(image, players=image_players), encoder.text(caption, players=text_players)
+    pair_scale(*(side.info for side in sides), scale=scale, bias=bias)  # raises before the work
     options = {"sampling": sampling, "batch_size": batch_size, "progress": progress}
     budget = {}
     if masks == "auto":
@@ -92,21 +95,24 @@ def explain(
     else:
         each = zip(sides, per_side("masks", masks), per_side("p", p), side_seeds(seed), strict=True)
         swept = [sweep(side, masks=m, p=q, seed=s, **options) for side, m, q, s in each]
-    options = {"order": order, "ridge": ridge, "basis": basis, "k": k}
     game = {"scale": scale, "bias": bias, "errors": errors}
     found = solve(*swept, order=order, ridge=ridge, basis=basis, k=k, **game)
     return replace(found, info=found.info | budget)
 
 
 def _check_masks(
-    masks: object, tolerance: object, max_masks: object, order: object, basis: object
+    masks: object, p: object, tolerance: object, max_masks: object, order: object, basis: object
 ) -> None:
-    """Raise where an option asks for something that the others rule out."""
+    """Raise before the sweeps where an option is wrong, or rules another one out."""
+    for each in per_side("p", p):
+        probability(each)
     if masks != "auto":
         if isinstance(masks, str):
             raise ValueError(f'masks must be one or two numbers, or "auto", got {masks!r}')
         if tolerance is not None or max_masks is not None:
             raise ValueError('tolerance and max_masks go with masks="auto" only')
+        for count in per_side("masks", masks):
+            whole("the number of masks", count)
     elif order == 1 or basis == "top":
         raise ValueError(
             'masks="auto" measures the error of all image-text interactions, which '

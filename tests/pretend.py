@@ -2,7 +2,8 @@
 
 Tensors of it report the device "meta", which no other code uses, and hold their numbers on the CPU.
 An operation on one of them and on a tensor of the CPU raises RuntimeError, as it does with a GPU;
-torch allows it for numbers without dimensions, copies, and indices on the CPU.
+torch allows it for numbers without dimensions, copies, and indices on the CPU. Another pretended
+device is the GPU of Apple's computers, which has no float64.
 """
 
 from collections.abc import Callable
@@ -78,3 +79,19 @@ def _inner(x: Any) -> Any:
 
 def _wrapped(x: Any) -> Any:
     return Pretended(x) if isinstance(x, torch.Tensor) else x
+
+
+class Apple(torch.Tensor):
+    """A tensor that says it is on "mps", and refuses float64 until it is brought to the CPU."""
+
+    device = property(lambda self: torch.device("mps"))
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu or (function is torch.Tensor.to and args[1] == "cpu"):
+            args = args[0].as_subclass(torch.Tensor), *args[1:]
+            return function(*args, **(kwargs or {}))
+        found = super().__torch_function__(function, types, args, kwargs)
+        if any(isinstance(x, cls) and x.dtype == torch.float64 for x in tree_leaves(found)):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found

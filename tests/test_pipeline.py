@@ -174,3 +174,21 @@ def test_two_images_explain_their_similarity(encoder):
 def test_bad_options_are_refused(encoder, options, message):
     with pytest.raises(ValueError, match=message):
         fixlip.explain(encoder, IMAGE, CAPTION, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"basis": "tpo"},
+        {"ridge": -1},
+        {"k": 0, "basis": "top"},
+        {"scale": "big"},
+        {"bias": np.nan},
+        {"p": (0.5, 1.5)},
+        {"masks": (100, 0)},
+    ],
+)
+def test_bad_options_are_refused_before_the_encoder_runs(encoder, options, monkeypatch):
+    monkeypatch.setattr("fixlip.pipeline.sweep", lambda *a, **k: pytest.fail("the encoder ran"))
+    with pytest.raises(ValueError):
+        fixlip.explain(encoder, IMAGE, CAPTION, **options)

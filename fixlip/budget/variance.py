@@ -80,7 +80,7 @@ class VarianceComponents:
         squares, zeta_image, zeta_text, both = (
             unit * float((a * b).sum()) for a, b in ((M_I, M_T), (S_I, M_T), (M_I, S_T), (S_I, S_T))
         )
-        ends = [float(s.ends.double().norm(dim=1).max()) for s in (image, text)]
+        ends = [float(s.ends.cpu().double().norm(dim=1).max()) for s in (image, text)]
         rounding = 10 * torch.finfo(image.embeddings.dtype).eps * abs(scale) * math.prod(ends)
         # counts `both` twice, to be careful, as stderr does
         error = now_I * zeta_image + now_T * zeta_text
@@ -169,8 +169,8 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
     sample, kind = swept.sample, swept.info.get("kind", "side")
     if sample.sampling not in ("enumerated", *SAMPLED):
         raise ValueError(
-            f"the {kind} was swept with {sample.sampling!r} masks: a pilot needs masks of the "
-            f"methods {' or '.join(SAMPLED)}"
+            f"the {kind} was swept with {sample.sampling!r} masks: a pilot needs sampling="
+            f"{' or '.join(map(repr, SAMPLED))}"
         )
     if sample.sampling != "enumerated":
         if sample.m < MIN_MASKS_PER_TERM * (swept.n + 1):

@@ -87,7 +87,7 @@ def _captions(encoder: Encoder, texts: Sequence[str], size: int, bar: tqdm) -> t
     for start in range(0, len(texts), size):
         batch = texts[start : start + size]
         ids = torch.cat([encoder.text(text).ids for text in batch])  # (batch, L)
-        done.append(encoder.model.encode_text(ids, normalize=True).double().cpu())
+        done.append(encoder.model.encode_text(ids, normalize=True).cpu().double())
         bar.update(len(batch))
     return torch.cat(done[1:] or done)
 
@@ -108,4 +108,4 @@ def _pictures(
         if seen:
             with encoder.precision():
                 embeddings = encoder.model.encode_image(torch.cat(pixels), normalize=True)
-            yield seen, embeddings.double().cpu()
+            yield seen, embeddings.cpu().double()

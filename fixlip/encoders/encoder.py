@@ -60,7 +60,7 @@ class Encoder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.logit_scale = float(model.logit_scale.detach().double().exp())
+        self.logit_scale = float(model.logit_scale.detach().cpu().double().exp())
         self.logit_bias = float(model.logit_bias.detach()) if model.logit_bias is not None else 0.0
         self.stored = torch.promote_types(dtype, torch.float32)
         self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
@@ -135,9 +135,9 @@ class Encoder:
         """Return open_clip's own logit of the whole image and the whole caption, as a check."""
         pixels, ids = self.image(image).pixels, self.text(caption).ids
         with self.precision():
-            image_embedding = self.model.encode_image(pixels, normalize=True).double()  # (1, D)
-        text_embedding = self.model.encode_text(ids, normalize=True).double()  # (1, D)
-        cosine = float((image_embedding * text_embedding).sum())
+            image = self.model.encode_image(pixels, normalize=True)  # (1, D)
+        text = self.model.encode_text(ids, normalize=True)  # (1, D)
+        cosine = float((image.cpu().double() * text.cpu().double()).sum())
         return self.logit_scale * cosine + self.logit_bias
 
 

@@ -309,6 +309,8 @@ def _from_hub(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if type(error) is ValueError:  # ours: what was fetched is of another architecture
+            raise
         reason = "the Hugging Face Hub cannot be reached" if offline else _line(error)
         raise ConnectionError(f"{what} could not be fetched: {reason}; {advice}") from None
     finally:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from fixlip.checks import one_of
 from fixlip.explanation.terms import Terms, flatten, unflatten
 from fixlip.files import read_arrays, write_arrays
 
@@ -73,6 +74,12 @@ class Explanation:
             raise ValueError(
                 f"{n} players need e1 of shape ({n},), e2 of ({n}, {n}) and n_image up to {n}; "
                 f"got {self.e1.shape}, {self.e2.shape} and {self.n_image}"
+            )
+        uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
+        if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):
+            raise ValueError(
+                "e2 must be symmetric with a zero diagonal and no NaN: give each pair twice, as "
+                "e2[i, j] and e2[j, i], and what belongs to one player in e1"
             )
 
     @property
@@ -330,7 +337,12 @@ class Explanation:
         players: Sequence[str] | None = None,
         p: tuple[float, float] = (0.5, 0.5),
     ) -> Explanation:
-        """Take over shapiq's InteractionValues of up to second order; missing terms are 0."""
+        """Take over shapiq's InteractionValues of up to second order; missing terms are 0.
+
+        Of an index that is a polynomial of the mask: "FSII", "FBII", "Moebius" or "SV".
+        """
+        one_of("the index", values.index, ("FSII", "FBII", "Moebius", "SV"))
+        index = {"FSII": "shapley", "SV": "shapley"}.get(values.index, "banzhaf")
         n = values.n_players
         terms = np.zeros(()), np.zeros(n), np.zeros((n, n))  # one array per order
         for key, position in values.interaction_lookup.items():
@@ -339,4 +351,5 @@ class Explanation:
             terms[len(key)][key] = values.values[position]
         e0, e1, e2 = terms
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
-        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p)
+        fit = {"fit": {"index": index}}
+        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=fit)

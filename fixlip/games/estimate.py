@@ -12,8 +12,9 @@ from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
-from fixlip.sampler import MaskSample, draw, enumerate_masks, shapley_masks
+from fixlip.sampler import SAMPLINGS, MaskSample, draw, enumerate_masks, shapley_masks
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
+from fixlip.solver.fit import check_fit
 
 
 @renamed.keywords(method="sampling")
@@ -54,9 +55,9 @@ def estimate(
         Probability of keeping a player, for "banzhaf".
     masks : int or MaskSample
         Most masks that the game is asked for; two of them are the empty and the full one. 2**n
-        lists all masks, and the result is exact. A sample of one's own is taken as it is, with its
-        own p (for "shapley": the kernel as weights, as `fixlip.sampler.shapley_masks` makes it),
-        and the two ends are asked besides.
+        lists all masks: the result is exact, whatever ``sampling`` and ``ridge``. A sample of one's
+        own is taken as it is, with its own p (for "shapley": the kernel as weights, as
+        `fixlip.sampler.shapley_masks` makes it), and the two ends are asked besides.
     order, seed : {1, 2}, int
         The same seed gives the same masks.
     sampling, ridge
@@ -76,7 +77,7 @@ def estimate(
     """
     n = count_players(game, n)
     one_of("index", index, ("banzhaf", "shapley"))
-    one_of("order", order, (1, 2))
+    check_fit(order, ridge)
     sample = _sample(n, masks, index, p, seed, sampling)
     p = sample.p if index == "banzhaf" else 0.5
 
@@ -138,6 +139,8 @@ def _sample(
             )
         return masks
     check_counts(n, masks)
+    allowed = SAMPLINGS if index == "banzhaf" else ("distinct", "distinct-reference")
+    sampling = one_of("sampling", allowed[0] if sampling is None else sampling, allowed)
     if n <= MAX_ENUMERATED and masks >= 2**n:
         return enumerate_masks(n, p=p)
     if masks < 3:
@@ -146,12 +149,9 @@ def _sample(
             f"give 3 or more ({2**n if n <= MAX_ENUMERATED else f'2**{n}'} are all)"
         )
     if index == "banzhaf":
-        return draw(n, masks - 2, p=p, seed=seed, sampling=sampling or "antithetic")
-    weightings = {None: "mass", "distinct": "mass", "distinct-reference": "reference"}
-    if sampling not in weightings:
-        known = '"distinct" or "distinct-reference"'
-        raise ValueError(f"masks for the Shapley index are drawn by {known}, got {sampling!r}")
-    return shapley_masks(n, masks - 2, seed=seed, weighting=weightings[sampling])
+        return draw(n, masks - 2, p=p, seed=seed, sampling=sampling)
+    weighting = "mass" if sampling == "distinct" else "reference"
+    return shapley_masks(n, masks - 2, seed=seed, weighting=weighting)
 
 
 def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: float | str) -> None:

@@ -54,7 +54,7 @@ def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     """
     means, covariances = [], []
     for swept in (image_sweep, text_sweep):
-        E = swept.embeddings.double()  # (m, D)
+        E = swept.embeddings.cpu().double()  # (m, D)
         w = swept.weights.to(E)
         mean = w @ E
         means.append(mean)
@@ -339,43 +339,33 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
     {'image': 0.333, 'text': 0.333, 'image x image': 0.0, 'text x text': 0.0,
      'image x text': 0.333, 'beyond': 0.0}
     """
-    fit = _check_fit(explanation)
+    shrunk = _shrunk(explanation)
     n, q = explanation.n_image, explanation.keep_probability
     s2 = q * (1 - q)
     error = explanation.stderr_of(Explanation.attributions)
     first = s2 * (explanation.attributions() ** 2 - error**2)  # (n,)
     squares, errors = (np.outer(s2, s2) * x**2 for x in (explanation.e2, explanation.stderr.e2))
     image, text = slice(None, n), slice(n, None)
-    signs = {
-        side: -1 if fit["ridge"] == 0 or _listed(explanation, side) else 1
-        for side in ("image", "text")
-    }
 
-    def pairs(a: slice, b: slice, sign: int) -> float:
-        return float((squares[a, b] + sign * errors[a, b]).sum())
+    def pairs(a: slice, b: slice, shrunk: bool = False) -> float:
+        return float((squares[a, b] + (errors[a, b] if shrunk else -errors[a, b])).sum())
 
     shares = {
         "image": float(first[image].sum()),
         "text": float(first[text].sum()),
-        "image x image": pairs(image, image, signs["image"]) / 2,
-        "text x text": pairs(text, text, signs["text"]) / 2,
-        "image x text": pairs(image, text, -1),
+        "image x image": pairs(image, image, shrunk["image"]) / 2,
+        "text x text": pairs(text, text, shrunk["text"]) / 2,
+        "image x text": pairs(image, text),
     }
     shares = {name: share / variance for name, share in shares.items()}
     return {**shares, "beyond": 1 - sum(shares.values())}
 
 
-def _listed(explanation: Explanation, side: str) -> bool:
-    """Whether all masks of a side were listed, so that none of its terms is estimated."""
-    ridge = explanation.info["fit"]["ridge"]
-    return ridge == "auto" and explanation.info[side].get("sampling") == "enumerated"
-
-
-def _check_fit(explanation: Explanation) -> dict:
-    """The `info` of the fit; raise or warn where shares of its variance would be wrong."""
+def _shrunk(explanation: Explanation) -> dict[str, bool]:
+    """Whether a penalty shrank each side's pairs; raise or warn where shares would be wrong."""
     info = explanation.info
     fit = info.get("fit", {})
-    if "ridge" not in fit or not {"image", "text"} <= set(info):
+    if fit.get("method") != "fixlip":
         raise ValueError(
             "shares of the variance need a least-squares fit under p, as fixlip.solve and "
             "fixlip.explain make it"
@@ -385,12 +375,15 @@ def _check_fit(explanation: Explanation) -> dict:
             "shares of the variance belong to the players that were masked: take them before "
             "on_common_grid, or play with blocks"
         )
+    found = {}
     for side, n in (("image", explanation.n_image), ("text", explanation.n_text)):
+        ridge = fit["ridge"][side] if isinstance(fit["ridge"], dict) else fit["ridge"]
+        auto = ridge == "auto" and info[side]["sampling"] != "enumerated"
         enough = MIN_MASKS_PER_TERM * (n + 1)
-        few = fit["ridge"] == "auto" and info[side]["masks"] < enough
-        if few and not _listed(explanation, side):
+        if auto and info[side]["masks"] < enough:
             warn(
                 f"{info[side]['masks']} masks of {n} {side} players are so few that first-order "
                 f"terms were shrunk and their shares are too small: take {enough} or more"
             )
-    return fit
+        found[side] = auto if ridge == "auto" else ridge > 0
+    return found

@@ -13,6 +13,8 @@ from scipy.stats import binom
 from fixlip.checks import MAX_ENUMERATED, one_of, probability, warn
 from fixlip.sampler.masks import MaskSample, check_counts, distinct_rows
 
+ENDING = {"mass": "", "reference": "-reference"}  # of the sample's name, by weighting
+
 
 def distinct(
     n: int, m: int, *, p: float = 0.5, seed: int = 0, weighting: str = "mass"
@@ -45,7 +47,7 @@ def distinct(
         m = 2**n
 
     masks, weights = _distinct_by_size(n, m, binom.pmf(np.arange(n + 1), n, p), seed, weighting)
-    return MaskSample(masks, weights, p, "distinct", seed)
+    return MaskSample(masks, weights, p, f"distinct{ENDING[weighting]}", seed)
 
 
 def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> MaskSample:
@@ -83,14 +85,14 @@ def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> 
     mass = np.zeros(n + 1)
     mass[1:n] = 1 / (sizes * (n - sizes))
     masks, weights = _distinct_by_size(n, m, mass / mass.sum(), seed, weighting)
-    return MaskSample(masks, weights, 0.5, "shapley", seed)
+    return MaskSample(masks, weights, 0.5, f"shapley{ENDING[weighting]}", seed)
 
 
 def _distinct_by_size(
     n: int, m: int, mass: np.ndarray, seed: int, weighting: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw m distinct masks by the probability of their size, (n + 1,), with the border trick."""
-    one_of("weighting", weighting, ("mass", "reference"))
+    one_of("weighting", weighting, ENDING)
     sizes = np.arange(n + 1)
     count = comb(n, sizes)
     listed, left = np.zeros(n + 1, bool), m

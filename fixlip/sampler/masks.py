@@ -28,7 +28,8 @@ class MaskSample:
     p : float
         Probability with which a player is kept.
     sampling, seed : str, int or None
-        "antithetic", "independent", "enumerated", "distinct", "shapley" or "given"; None where
+        "antithetic", "independent", "enumerated", "distinct", "shapley" (these two also with
+        "-reference") or "given": rows of one's own, which count as drawn independently; None where
         nothing was drawn.
     """
 

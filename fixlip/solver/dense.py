@@ -36,7 +36,8 @@ def solve_dense(
     n_I, n_T = image_sweep.n, text_sweep.n
     n = n_I + n_T
     Z, Y = image_sweep.masks.double(), text_sweep.masks.double()
-    values = (image_sweep.embeddings.double() @ text_sweep.embeddings.double().T).flatten()
+    E, F = (swept.embeddings.cpu().double() for swept in (image_sweep, text_sweep))
+    values = (E @ F.T).flatten()
     weights = (image_sweep.weights[:, None] * text_sweep.weights).flatten()  # (m_I * m_T,)
     # image-major: (m_I * m_T, n)
     masks = torch.cat([Z.repeat_interleave(len(Y), 0), Y.repeat(len(Z), 1)], 1)

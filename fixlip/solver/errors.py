@@ -180,7 +180,7 @@ def _draws(sample: MaskSample) -> torch.Tensor:
     """How many draws each row stands for, (m,); 0 where it was listed."""
     if sample.sampling == "enumerated":
         return torch.zeros(sample.m, dtype=torch.float64)
-    if sample.sampling not in ("distinct", "shapley"):
+    if sample.sampling.removesuffix("-reference") not in ("distinct", "shapley"):
         return torch.ones(sample.m, dtype=torch.float64)
     size = sample.masks.sum(1)
     count = torch.bincount(size, minlength=sample.n + 1)

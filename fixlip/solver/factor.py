@@ -152,8 +152,10 @@ def pair(
             rows = scale * deviations(image, text, cross=order != 1)
     ends = [float("nan")] * 2
     if image.ends is not None and text.ends is not None:
-        ends = (scale * (image.ends.double() * text.ends.double()).sum(1) + bias).tolist()
-    fit = {"method": image.method, **image.options, "scale": scale, "bias": bias}
+        ends = (
+            scale * (image.ends.cpu().double() * text.ends.cpu().double()).sum(1) + bias
+        ).tolist()
+    fit = {"method": image.method, **_options(image, text, order), "scale": scale, "bias": bias}
     return Explanation(
         e0=float(e0),
         e1=(scale * e1).cpu().numpy(),
@@ -200,6 +202,14 @@ def _check(
             f"one factor was {one}, and the other {other}: use one model and explainer"
         )
     return found
+
+
+def _options(image: Factor, text: Factor, order: int) -> dict[str, Any]:
+    """The options of a pair; where the sides were made with different ones, both."""
+    pairs = {k: (image.options.get(k), text.options.get(k)) for k in image.options | text.options}
+    found = {k: a if a == b else {"image": a, "text": b} for k, (a, b) in pairs.items()}
+    crossed = order == 2 and found.get("order") == 1  # only the pairing made terms of order 2
+    return found | {"order": 2, "basis": "cross"} if crossed else found
 
 
 def _vectors(what: str, count: int, given: object, width: int | None = None) -> torch.Tensor:

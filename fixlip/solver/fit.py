@@ -68,12 +68,13 @@ def fit(
     if order == 2 or among is not None:
         own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
     origin, first, _ = vectors.terms(design.E)
+    chosen = {} if among is None else {"among": some.tolist()}
     return Factor(
         first=first,
         names=swept.names,
         kind=swept.info.get("kind", "text" if swept.picture is None else "image"),
         method="fixlip",
-        options={"order": order, "ridge": ridge},
+        options={"order": order, "ridge": ridge} | chosen,
         info=swept.info | {"masks": sample.m, "sampling": sample.sampling, "seed": sample.seed},
         picture=swept.picture,
         p=sample.p,

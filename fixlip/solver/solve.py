@@ -81,7 +81,7 @@ def solve(
     """
     check_options(order, ridge, basis, k)
     sweeps = image_sweep, text_sweep
-    pair_scale(image_sweep.info, text_sweep.info)  # raises where the models differ, before the work
+    pair_scale(image_sweep.info, text_sweep.info, scale=scale, bias=bias)  # raises before the work
     within = 1 if order == 1 or basis == "cross" else 2
     among: tuple = (None, None)
     if basis == "top" and order != 1:
@@ -93,7 +93,7 @@ def solve(
         for swept, some in zip(sweeps, among, strict=True)
     )
     found = pair(image, text, order=1 if order == 1 else 2, scale=scale, bias=bias)
-    found.info["fit"].update(order=order, basis=basis)
+    found.info["fit"].update(order=order, basis=basis, **({"k": k} if basis == "top" else {}))
     return with_products(found, image, text) if order == "product" else found
 
 
@@ -105,6 +105,8 @@ def top_players(first: np.ndarray, n_image: int, k: int) -> tuple[torch.Tensor, 
     n, n_text = len(first), len(first) - n_image
     k_text = min(n_text, max(5, math.ceil(n_text * k / n)), k)
     k_image = min(n_image, k - k_text)
+    if k_image < 1:
+        raise ValueError(f"k={k} keeps text players alone: give k of {k_text + 1} or more")
     strength = np.abs(first)
     image = np.sort(np.argsort(-strength[:n_image], kind="stable")[:k_image])
     text = np.sort(np.argsort(-strength[n_image:], kind="stable")[:k_text])

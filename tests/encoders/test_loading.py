@@ -248,6 +248,18 @@ def test_without_network_one_line_at_once(unreachable, monkeypatch, name, option
     assert len(unreachable) == 1 and hub.HF_HUB_OFFLINE is False
 
 
+def test_fetched_weights_of_another_architecture_are_no_missing_connection(monkeypatch):
+    monkeypatch.setattr(loading, "_reachable", lambda address: True)
+    monkeypatch.setattr(open_clip, "create_model", _foreign_weights)
+    with pytest.raises(ValueError, match="weights are those of another architecture") as error:
+        loading._model("hf-hub:somebody/something", None)
+    assert one_line(error)
+
+
+def _foreign_weights(*args, **options):
+    raise RuntimeError("Error(s) in loading state_dict: size mismatch for visual.proj")
+
+
 def test_openai_users_without_network_are_sent_to_quick_gelu(unreachable):
     with pytest.raises(
         ConnectionError, match="load 'ViT-B-32-quickgelu' with pretrained= the path"

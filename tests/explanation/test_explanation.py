@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,34 @@ def test_a_failed_save_leaves_the_old_file(explanation, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         explanation.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("change", [(0, 1, 9.0), (2, 2, 1.0), (1, 2, np.nan)])
+def test_pairs_that_are_no_symmetric_matrix_are_refused(explanation, change):
+    i, j, value = change
+    e2 = explanation.e2.copy()
+    e2[i, j] = value
+    with pytest.raises(ValueError, match="symmetric with a zero diagonal and no NaN"):
+        replace(explanation, e2=e2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["FSII", "FBII", "Moebius", "SV", "k-SII"])
+def test_the_index_of_shapiq_comes_back(explanation, index):
+    """First-order fits of Faith-Shap take another constant than those under p."""
+    pytest.importorskip("shapiq")
+    of_shapley = index in ("FSII", "SV")
+    fit = {"fit": {"index": "shapley" if of_shapley else "banzhaf"}}
+    values = replace(explanation, info=fit, p=(0.5, 0.5)).to_shapiq()
+    assert values.index == ("FSII" if of_shapley else "FBII")
+    values.index = index
+    if index == "k-SII":
+        with pytest.raises(ValueError, match=r"the index must be .* got 'k-SII'"):
+            Explanation.from_shapiq(values, n_image=3)
+        return
+    back = Explanation.from_shapiq(values, n_image=3)
+    expected = replace(explanation, info=fit, p=(0.5, 0.5)).first_order()
+    assert back.first_order().e0 == pytest.approx(expected.e0)
 
 
 @pytest.mark.slow

@@ -323,12 +323,31 @@ def test_errors_are_taken_off_squares_and_put_on_where_a_penalty_shrinks(
     assert abs(corrected - truth) < 0.15 * truth
 
 
+def test_shares_follow_the_ridge_of_each_side():
+    """Squares within a side are corrected upwards where a penalty shrank them, else downwards."""
+    image, text = (fixlip.sweep(side, masks=400, seed=3) for side in (Picture(3, 4), Picture(2, 4)))
+
+    def of(one, two):
+        sides = fixlip.fit(image, ridge=one), fixlip.fit(text, ridge=two)
+        return variance_shares(fixlip.pair(*sides))
+
+    plain, mixed, auto = of(0, 0), of(0, "auto"), of("auto", "auto")
+    assert mixed["image x image"] == pytest.approx(plain["image x image"], rel=1e-6)
+    assert mixed["text x text"] == pytest.approx(auto["text x text"], rel=1e-6)
+    assert auto["image x image"] != pytest.approx(plain["image x image"], rel=1e-3)
+
+
 def test_shares_that_would_be_wrong():
     e = explained(3, 4)
     with pytest.raises(ValueError, match="before on_common_grid"):
         variance_shares(on_common_grid(e, (2, 2)))
     with pytest.raises(ValueError, match="least-squares fit under p"):
         variance_shares(replace(e, info={}))
+    sides = Picture(3, 4), Words()
+    for options in ({}, {"ridge": 0.1, "index": "shapley"}):
+        found = fixlip.estimate(fixlip.Game(*sides), masks=200, **options)
+        with pytest.raises(ValueError, match="least-squares fit under p"):
+            variance_shares(found)
     with pytest.raises(ValueError, match="without error bars"):
         variance_shares(replace(e, deviations=None))
     with pytest.warns(UserWarning, match="40 masks of 12 image players"):

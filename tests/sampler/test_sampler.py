@@ -16,6 +16,7 @@ from fixlip.sampler import (
     distinct,
     draw,
     enumerate_masks,
+    shapley_masks,
     split_budget,
     sweep,
 )
@@ -201,6 +202,20 @@ def test_an_extended_sweep_is_the_larger_sweep(sampling, n, masks):
         asked = torch.cat(side.batches)
         assert len(torch.unique(asked, dim=0)) == len(asked)  # nothing twice
         assert side.rows <= min(masks[-1], 2**n) + 2
+
+
+def test_a_sample_of_the_reference_weighting_keeps_it_when_it_grows():
+    """A sample that says "distinct" would grow by the other weighting, and its error bars too."""
+    side, options = Counting(8), {"p": 0.4, "seed": 2, "weighting": "reference"}
+    sample = distinct(8, 40, **options)
+    grown = grow(sweep(side, masks=sample), side, 90)
+    assert sample.sampling == grown.sample.sampling == "distinct-reference"
+    assert torch.equal(grown.weights, distinct(8, 90, **options).weights)
+    assert not torch.equal(grown.weights, distinct(8, 90, p=0.4, seed=2).weights)
+    shapley = shapley_masks(8, 40, weighting="reference")
+    assert shapley.sampling == "shapley-reference"
+    with pytest.raises(ValueError, match="not drawn with a seed"):
+        grow(sweep(side, masks=shapley), side, 90)
 
 
 def test_a_sweep_is_extended_by_its_own_side_and_to_more_masks():

@@ -229,10 +229,35 @@ def test_bad_options_are_refused():
     one = fixlip.fit(swept(3, 8))
     with pytest.raises(ValueError, match="order=1"):
         pair(one, one, order=1)
+    with pytest.raises(ValueError, match="k=3 keeps text players alone: give k of 4 or more"):
+        fixlip.solve(swept(3, 8), swept(6, 64), basis="top", k=3)
     for model in "xy":
         info = {"model": {"name": model, "fingerprint": model}}
         with pytest.raises(ValueError, match="make both sides with the same encoder"):
             pair(one, fixlip.fit(swept(3, 8, info=info)))
+
+
+def test_a_pair_says_how_each_side_was_made():
+    """What both sides share once; what differs, by side; and cross terms of order-1 fits."""
+    a, b = swept(7, 60), swept(5, 32)
+
+    def fit_of(one, two, **options):
+        return pair(fixlip.fit(a, **one), fixlip.fit(b, **two), **options).info["fit"]
+
+    same = fit_of({"ridge": 0}, {"ridge": 0})
+    assert same == {"method": "fixlip", "order": 2, "ridge": 0, "scale": 1.0, "bias": 0.0}
+    other = fit_of({"among": [0, 2]}, {"ridge": 0, "order": 1})
+    assert other["order"] == {"image": 2, "text": 1} and other["ridge"] == {
+        "image": "auto",
+        "text": 0,
+    }
+    assert other["among"] == {"image": [0, 2], "text": None}
+    crossed = fit_of({"order": 1}, {"order": 1})
+    assert (crossed["order"], crossed["basis"]) == (2, "cross")
+    assert fit_of({"order": 1}, {"order": 1}, order=1)["order"] == 1
+    top = fixlip.solve(a, b, basis="top", k=8)
+    assert (top.info["fit"]["basis"], top.info["fit"]["k"]) == ("top", 8)
+    assert {k: len(v) for k, v in top.info["fit"]["among"].items()} == {"image": 3, "text": 5}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from devices import on_every_device
-from pretend import DEVICE, Pretended, pretending
+from pretend import DEVICE, Apple, Pretended, pretending
 from toy_games import Smooth
 
 import fixlip
+from fixlip.budget.variance import VarianceComponents
+from fixlip.metrics.comparison import unit_scale
 from fixlip.solver import solve_dense
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # masks are few here
@@ -131,3 +133,35 @@ def test_the_pretended_device_finds_tensors_on_the_cpu():
         for mix in mixed:
             with pytest.raises(RuntimeError, match="two devices: meta and cpu"):
                 mix()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        fixlip.solve,
+        lambda a, b: fixlip.solve(a, b, order="product", basis="top", k=12),
+        lambda a, b: solve_dense(a, b, order=1),
+        unit_scale,
+        lambda a, b: VarianceComponents.of(a, b).s2,
+    ],
+)
+def test_nothing_asks_an_apple_gpu_for_float64(ask):
+    swept = two_sweeps(dtype=torch.float32)
+    there = [
+        replace(s, embeddings=s.embeddings.as_subclass(Apple), ends=s.ends.as_subclass(Apple))
+        for s in swept
+    ]
+    found, exact = ask(*there), ask(*swept)
+    if isinstance(found, float):
+        assert found == pytest.approx(exact, rel=1e-9)
+    else:
+        assert_equal_terms(found, exact, 1e-9)
+
+
+def test_the_pretended_apple_gpu_has_no_float64():
+    """Negative control of the test above."""
+    x = torch.ones(3).as_subclass(Apple)
+    assert (x + x).device.type == "mps" and type(x.to("cpu", torch.float64)) is torch.Tensor
+    for ask in (x.double, lambda: x.to(torch.float64), lambda: x.mul(torch.ones(3).double())):
+        with pytest.raises(TypeError, match="float64"):
+            ask()
