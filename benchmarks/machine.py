@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fixlip.files import whole
+from fixlip.files import atomic
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -100,7 +100,7 @@ def table(rows: list[dict]) -> str:
 
 def save(path: Path, content: dict) -> None:
     """Write one file of results, whole or not at all."""
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -76,7 +76,7 @@ def _fit(
     """Constant (k,), first order (n, k) and pairs (n, n, k) of the order-2 polynomial."""
     everyone = torch.arange(sample.n)
     design, mean = kind(sample, Y, "side"), sample.weights @ Y
-    e0, e1, e2 = Problem(design, everyone, everyone, "auto", Y - mean).terms(Y - mean)
+    e0, e1, e2 = Problem(design, everyone, everyone, "auto", Y - mean).fit(Y - mean)
     return e0 + mean, e1, e2
 
 

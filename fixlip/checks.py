@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:  # imported where it is needed: a study does without torch
     import torch
 
-MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is a mistake, not a wish
+MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is refused
 PASSING = ("fixlip", "contextlib", "functools", "torch")  # calls pass through these packages
 
 
@@ -34,12 +34,12 @@ def one_of(name: str, value: Any, options: Iterable[Any]) -> Any:
     raise ValueError(f"{name} must be {listed}, got {value!r}")
 
 
-def whole(name: str, value: Any, *, at_least: int = 1) -> int:
+def integer(name: str, value: Any, *, at_least: int = 1) -> int:
     """Return ``value`` as an int if it is a whole number of ``at_least`` or more, else raise.
 
     Examples
     --------
-    >>> whole("steps", 2.5)
+    >>> integer("steps", 2.5)
     Traceback (most recent call last):
     ValueError: steps must be a whole number of 1 or more, got 2.5
     """

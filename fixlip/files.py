@@ -13,7 +13,7 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
+def atomic(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
     """Open a file for writing; it appears under its name when the block ends without an error.
 
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
@@ -25,7 +25,7 @@ def whole(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "new" / "table.csv"
-    >>> with whole(path, text=True) as file:
+    >>> with atomic(path, text=True) as file:
     ...     _ = file.write("a,b")
     >>> path.read_text()
     'a,b'
@@ -53,7 +53,7 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], abou
         raise ValueError(f"{path.name}: end the name in .safetensors")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     data = save(contiguous, metadata={"about": json.dumps(about)})
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write(data)
     return path
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from fixlip import renamed
 from fixlip.budget import MAX_MASKS, sweep_to_tolerance
-from fixlip.checks import per_side, probability, whole
+from fixlip.checks import integer, per_side, probability
 from fixlip.explanation import Explanation
-from fixlip.sampler import pair_scale, side_seeds, sweep
-from fixlip.solver import solve
+from fixlip.sampler import side_seeds, sweep
+from fixlip.solver import pair_scale, solve
 from fixlip.solver.solve import check_options
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _check_masks(
         if tolerance is not None or max_masks is not None:
             raise ValueError('tolerance and max_masks go with masks="auto" only')
         for count in per_side("masks", masks):
-            whole("the number of masks", count)
+            integer("the number of masks", count)
     elif order == 1 or basis == "top":
         raise ValueError(
             'masks="auto" measures the error of all image-text interactions, which '

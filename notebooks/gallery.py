@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from fixlip.files import whole
+from fixlip.files import atomic
 
 SAVED = re.compile(r"""plots\.save\(\s*\w+\s*,\s*["']([^"']+)["']""")
 PAGE = """<!DOCTYPE html>
@@ -72,7 +72,7 @@ def write_page(folder: Path, sources: Sequence[Path], copies: str) -> Path:
         parts.append(f'<h2>{html.escape(title)}</h2>\n<p><a href="{link}">{source.stem}</a></p>')
         parts += [_figure(_picture(folder, name), heading) for name, (_, heading) in there.items()]
     path = folder / "index.html"
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write(PAGE.format(body="\n".join(parts)).encode())
     return path
 

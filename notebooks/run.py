@@ -26,7 +26,7 @@ import nbformat
 import papermill
 from ipykernel.kernelspec import write_kernel_spec
 
-from fixlip.files import whole
+from fixlip.files import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = "00_quickstart"
@@ -129,7 +129,7 @@ def execute(
         if executed.is_file():  # a failed run is kept too: it shows the traceback in its place
             result = nbformat.read(executed, as_version=4)
             normalise(result)
-            with whole(target) as file:
+            with atomic(target) as file:
                 file.write(f"{nbformat.writes(result)}\n".encode())
     return error and error.splitlines()[0]
 
@@ -288,7 +288,7 @@ def measure(options: argparse.Namespace) -> list[str]:
             values = {"recompute": True}
             error = run([source], folder, figures=Path(figures), values=values, timeout=None)
             for path in sorted(Path(figures).glob("data/*.json")) if not error else ():
-                with whole(ROOT / "data" / path.name) as file:
+                with atomic(ROOT / "data" / path.name) as file:
                     file.write(path.read_bytes())
                 print(f"    data/{path.name}")
         failed += error

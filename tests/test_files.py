@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fixlip.files import read_arrays, whole, write_arrays
+from fixlip.files import atomic, read_arrays, write_arrays
 
 
 def test_bytes_and_text_arrive_in_a_folder_that_was_missing(tmp_path):
     path = tmp_path / "new" / "folder" / "file"
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write(b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
-    with whole(str(path), text=True) as file:
+    with atomic(str(path), text=True) as file:
         json.dump(["é"], file, ensure_ascii=False)
     assert path.read_bytes() == '["é"]'.encode()
     assert [*path.parent.iterdir()] == [path]
@@ -29,7 +29,7 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, e
     path = tmp_path / "file"
     if before:
         path.write_text(before)
-    with pytest.raises(error), whole(path) as file:
+    with pytest.raises(error), atomic(path) as file:
         file.write(b"half")
         file.flush()
         assert (path.read_text() if path.exists() else None) == before  # while it is written, too
@@ -45,20 +45,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"), whole(path) as file:
+    with pytest.raises(OSError, match="No space"), atomic(path) as file:
         file.write(b"new")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
 CHILD = """
 import sys
-from fixlip.files import whole
+from fixlip.files import atomic
 
 path, letter = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(200 if letter != "k" else 1):
-    with whole(path) as file:
+    with atomic(path) as file:
         file.write(letter.encode() * 50_000)
         file.flush()
         if letter == "k":

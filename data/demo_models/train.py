@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from fixlip.demo.tokenizers import write_tokenizer
 from fixlip.encoders.demo_towers import register_towers
-from fixlip.files import whole
+from fixlip.files import atomic
 
 MODELS = Path(__file__).parents[2] / "fixlip" / "demo" / "models"
 
@@ -127,7 +127,7 @@ def write_model(model: torch.nn.Module, name: str, folder: Path) -> None:
         folder, RECIPES[name].kind, length=config["model_cfg"]["text_cfg"]["context_length"]
     )
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    with whole(folder / "open_clip_model.safetensors") as file:
+    with atomic(folder / "open_clip_model.safetensors") as file:
         file.write(save(weights))
 
 
@@ -245,7 +245,7 @@ def train(
                 "step": step + 1,
                 "cpu_seconds": cpu_seconds,
             }
-            with whole(checkpoint) as file:
+            with atomic(checkpoint) as file:
                 torch.save(state, file)
             write_model(model, name, out)
     log.close()

@@ -22,7 +22,7 @@ from fixlip.budget.variance import (
     ratio,
     seconds_of,
 )
-from fixlip.checks import number, per_side, probability, warn, whole
+from fixlip.checks import integer, number, per_side, probability, warn
 from fixlip.sampler import Side, Sweep, side_seeds, sweep
 from fixlip.sampler.masks import check_counts
 
@@ -223,10 +223,10 @@ def sweep_to_tolerance(
     """Sweep both sides until their interactions are known to a tolerance.
 
     Starts with a pilot, and in every round takes the split that `advise` expects to be enough, but
-    1.25 to 4 times the time so far. No masked input is embedded twice. Returns the same sweeps as
-    with these numbers of masks from the start, and a report: ``tolerance``; ``error``, the one
-    reached (1 where the interactions cannot be told from zero); ``rounds``; and by side (image,
-    text) ``masks`` and ``seconds``.
+    at least 1.25 and at most 4 times the time spent so far. No masked input is embedded twice.
+    Returns the same sweeps as with these numbers of masks from the start, and a report:
+    ``tolerance``; ``error``, the one reached (1 where the interactions cannot be told from zero);
+    ``rounds``; and by side (image, text) ``masks`` and ``seconds``.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def sweep_to_tolerance(
     sides = _Timed(image), _Timed(text)
     keep = per_side("p", p)
     least = [least_masks(side.n, probability(q)) for side, q in zip(sides, keep, strict=True)]
-    if whole("max_masks", max_masks) < max(least):
+    if integer("max_masks", max_masks) < max(least):
         raise ValueError(
             f"max_masks must be {max(least):,} or more, the fewest masks that carry a fit of "
             f"{image.n} and {text.n} players at p={p}, got {max_masks!r}"
@@ -293,7 +293,7 @@ def _next(
     components: VarianceComponents, tolerance: float, costs: tuple[float, float], most: int
 ) -> Counts:
     """Masks of the next round: what the tolerance is expected to need, within bounds."""
-    # a little more than needed: an estimate just short of the tolerance costs a whole round
+    # a little more than needed: to miss the tolerance by little would cost a round more
     wanted = components.time_for(0.95 * (tolerance * components.rms_interaction) ** 2, costs, most)
     spent = seconds_of(components.masks, costs)
     target = components.split(min(max(wanted, 1.25 * spent), 4 * spent), costs, most)
@@ -341,7 +341,7 @@ def _pilot(
     """A small sweep in two calls, so that the first one can be left out of the time."""
     if sampling not in SAMPLED:
         raise ValueError(
-            f"a number of masks can be advised for the methods {' and '.join(SAMPLED)} only, "
+            f"a number of masks can be advised for the samplings {' and '.join(SAMPLED)} only, "
             f"got {sampling!r}"
         )
     options = {"batch_size": batch_size, "progress": progress}

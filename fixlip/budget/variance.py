@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from fixlip.checks import MAX_ENUMERATED
-from fixlip.sampler import Sweep, pair_scale, split_budget
+from fixlip.sampler import Sweep, split_budget
+from fixlip.solver import pair_scale
 from fixlip.solver.errors import members, residuals
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM, Design, Problem
 
-RARE = 8  # masks, on average, in which a player is kept, and in which it is removed
+RARE = 8  # least expected number of masks in which a player is kept, and is removed
 SAMPLED = ("antithetic", "independent")  # masks that are drawn one like the other
 
 Counts = tuple[int, int]
@@ -39,7 +40,7 @@ class VarianceComponents:
     players: Counts
     masks: Counts  # of the sweeps it was estimated from
     min_masks: Counts
-    fit_masks: Counts  # masks that the fit itself uses up
+    fit_masks: Counts  # degrees of freedom that the fit itself takes
     zeta_image: float  # zeta_I
     zeta_text: float  # zeta_T
     zeta_both: float  # s2 - zeta_I - zeta_T
@@ -118,13 +119,13 @@ class VarianceComponents:
         left = seconds - 2 * sum(costs)  # the ends
         share = 1 / (1 + np.exp(-np.linspace(-12, 12, 2001)))  # of the image
 
-        def whole(side: int, masks: np.ndarray) -> np.ndarray:
+        def possible(side: int, masks: np.ndarray) -> np.ndarray:
             even = np.floor(masks / 2 + 1e-9) * 2
             return np.clip(even, self.min_masks[side], caps[side])
 
-        image = whole(0, share * left / costs[0])
-        text = whole(1, (left - costs[0] * image) / costs[1])
-        image = whole(0, (left - costs[1] * text) / costs[0])  # what the text has no use for
+        image = possible(0, share * left / costs[0])
+        text = possible(1, (left - costs[0] * image) / costs[1])
+        image = possible(0, (left - costs[1] * text) / costs[0])  # time that the text cannot use
         price = costs[0] * image + costs[1] * text
         ok = price <= left * (1 + 1e-9)
         if not ok.any():
@@ -163,8 +164,9 @@ class VarianceComponents:
 
 
 def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, int, float]:
-    """Slopes (n, D); their covariance by one mask, summed over players (D, D); masks that a fit
-    uses up; and the share of that covariance that these slopes have, 0 if all masks are listed.
+    """Slopes (n, D); their covariance by one mask, summed over players (D, D); the degrees of
+    freedom that a fit takes; and the share of that covariance that these slopes have, 0 if all
+    masks are listed.
     """
     sample, kind = swept.sample, swept.info.get("kind", "side")
     if sample.sampling not in ("enumerated", *SAMPLED):
@@ -187,7 +189,7 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
     design = Design(sample, swept.embeddings, kind)
     players = torch.arange(design.n)
     problem = Problem(design, players, players[:0], 0.0, design.E)
-    slopes = problem.terms(design.E)[1]  # (n, D)
+    slopes = problem.fit(design.E)[1]  # (n, D)
     residual = residuals(problem, design.E)  # (m, D)
     if design.exact:
         folded = sampling == "antithetic" and design.p == 0.5  # as `Design.folded` of drawn masks
@@ -198,7 +200,7 @@ def _slopes(swept: Sweep, sampling: str) -> tuple[torch.Tensor, torch.Tensor, in
         return slopes, covariance, (1 + folded) * (design.n + 1), 0.0
     covariance = slopes.new_zeros(2 * [slopes.shape[1]])
     for member in members(design).T:
-        shift = problem.terms(residual * member[:, None])[1]  # (n, D)
+        shift = problem.fit(residual * member[:, None])[1]  # (n, D)
         covariance += shift.T @ shift
     used = (1 + design.folded) * (design.n + 1)
     left = float(_left(design.m, used))
@@ -220,7 +222,7 @@ def all_masks(n: int) -> float:
 
 
 def _left(masks: np.ndarray | float, used: int) -> np.ndarray:
-    """Masks left over after a fit that uses some up; a fit of too few is shrunk instead."""
+    """Degrees of freedom that a fit leaves, at least half: a fit of fewer masks is shrunk."""
     return np.maximum(masks - used, masks / 2)
 
 

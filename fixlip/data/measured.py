@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from fixlip.files import whole
+from fixlip.files import atomic
 from fixlip.paths import output, root
 
 DIGITS = 5  # significant ones that are kept
@@ -57,7 +57,7 @@ def measured(
         found = {"command": command, "settings": settings, "columns": [*table]} | {"rows": rows}
         found = json.loads(_text(found))
         if recompute:
-            with whole(output(f"data/{name}.json")) as file:
+            with atomic(output(f"data/{name}.json")) as file:
                 file.write(_text(found).encode())
     return pd.DataFrame(found["rows"], columns=found["columns"])
 

@@ -13,7 +13,7 @@ from PIL import Image
 from fixlip.data.imagenet import class_images
 from fixlip.demo.grammar import Caption
 from fixlip.demo.scenes import GRID, read_scenes
-from fixlip.files import whole
+from fixlip.files import atomic
 from fixlip.images import open_image
 from fixlip.paths import root
 
@@ -153,7 +153,7 @@ def _mosaic(
     canvas.save(packed, "JPEG" if jpeg else "PNG")
     if target is None:
         return Image.open(packed)
-    with whole(target) as file:
+    with atomic(target) as file:
         file.write(packed.getvalue())
     return target
 

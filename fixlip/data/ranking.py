@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from fixlip.checks import warn, whole
+from fixlip.checks import integer, warn
 from fixlip.data.examples import Example
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def best_captions(
     >>> ranked.columns.tolist(), len(ranked)
     (['id', 'caption', 'logit', 'rank'], 3)
     """
-    whole("batch_size", batch_size)
+    integer("batch_size", batch_size)
     known = [example for example in examples if example.captions]
     if len(known) < len(examples):
         warn(f"{len(examples) - len(known)} examples have no captions and are left out")

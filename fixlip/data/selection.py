@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from fixlip.checks import one_of, whole
+from fixlip.checks import integer, one_of
 from fixlip.data.coco import read_coco
 from fixlip.data.examples import Example
 from fixlip.data.flickr import read_flickr30k
@@ -87,7 +87,7 @@ def best_pairs(
     The selection of the insertion and deletion of Baniecki et al., NeurIPS 2025: ranks 0 to 999 of
     COCO's test images for CLIP, 900 to 999 for SigLIP-2.
     """
-    whole("pairs", pairs)
+    integer("pairs", pairs)
     if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
         raise ValueError(
             "ranks must be the first rank and the one after the last, such as (0, 1000), "

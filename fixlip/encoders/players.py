@@ -76,7 +76,7 @@ def blocks(rows: int, cols: int, size: int) -> Players:
     return Players(f"{size}x{size}", names, row // size * across + col // size)
 
 
-def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
+def regions(coverages: Mapping[str, np.ndarray], rows: int, cols: int) -> Players:
     """Let regions of the picture play: "the dog", "the hydrant", and the rest.
 
     A patch belongs to the region that covers the largest part of it, if that is at least half of
@@ -87,14 +87,12 @@ def regions(coverages: Mapping | Sequence, rows: int, cols: int) -> Players:
 
     Parameters
     ----------
-    coverages : mapping of str to array, or sequence of arrays, each of shape (H, W)
+    coverages : mapping of str to array (H, W)
         The part of each pixel that a region covers, in [0, 1] or as booleans, on the picture that
-        the model sees. The regions of a sequence are named "region 1", "region 2", ...
+        the model sees.
     rows, cols : int
         The grid of patches on that picture.
     """
-    if not isinstance(coverages, Mapping):
-        coverages = {f"region {i}": pixels for i, pixels in enumerate(coverages, start=1)}
     if not coverages:
         raise ValueError("no regions were given; give at least one, or players='patches'")
     if REST in coverages:

@@ -11,7 +11,7 @@ from fixlip.encoders.attention import Attention, Readout, embed, readout
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.explainers.results import from_units
 from fixlip.explanation import Explanation
-from fixlip.sampler import pair_scale
+from fixlip.solver import pair_scale
 
 
 @torch.inference_mode(False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cosine_similarity
 
-from fixlip.checks import whole
+from fixlip.checks import integer
 from fixlip.encoders.attention import Attention, embed, readout
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.explainers.results import from_units
 from fixlip.explanation import Explanation
-from fixlip.sampler import pair_scale
+from fixlip.solver import pair_scale
 
 
 @torch.inference_mode(False)
@@ -67,7 +67,7 @@ def explain(
     sides = image_side, text_side
     reads = [readout(side, method="Grad-ECLIP") for side in sides]
     scale, bias = pair_scale(image_side.info, text_side.info)
-    whole("text_blocks", text_blocks)
+    integer("text_blocks", text_blocks)
     ends = [side.embed(torch.ones(1, side.n, dtype=torch.bool))[0] for side in sides]  # (D,) each
     units = []
     for side, read, other in zip(sides, reads, reversed(ends), strict=True):

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from fixlip import renamed
-from fixlip.checks import number, one_of, whole
+from fixlip.checks import integer, number, one_of
 from fixlip.encoders.opened import OpenTower, forward_mode
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.explainers.results import from_rows
@@ -84,7 +84,7 @@ class Line:
         self, name: str, *, steps: int, rule: str = "right", mode: str, memory: float
     ) -> Factor:
         """The factor of a method of this name; the rest as in `exclip.factor`."""
-        whole("steps", steps)
+        integer("steps", steps)
         one_of("rule", rule, RULES)
         number("memory, in GiB,", memory, above=0)
         rows, D = self.tower.rows, len(self.ends()[0])

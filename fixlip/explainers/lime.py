@@ -10,11 +10,10 @@ import math
 import numpy as np
 import torch
 
-from fixlip.checks import number, one_of, warn, whole
+from fixlip.checks import integer, number, one_of, warn
 from fixlip.explanation import Explanation
-from fixlip.sampler import Side, bernoulli, pair_scale, side_seeds
-from fixlip.sampler.masks import empty_and_full
-from fixlip.sampler.sweep import embed_masks
+from fixlip.sampler import Side, bernoulli, side_seeds, sweep
+from fixlip.solver import pair_scale
 from fixlip.solver.leastsquares import Columns, LeastSquares
 
 Samples = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # z_a, z_b, score, weight
@@ -86,7 +85,7 @@ def explain(
     number("weight_decay", weight_decay, at_least=0)
     number("learning_rate", learning_rate, above=0)
     for name, count in (("samples", samples), ("epochs", epochs), ("batch_size", batch_size)):
-        whole(name, count)
+        integer(name, count)
     sides = (image_side, text_side)
     infos = [dict(getattr(side, "info", {})) for side in sides]
     scale, bias = pair_scale(*infos, scale=scale, bias=bias)
@@ -126,12 +125,11 @@ def _sample(
     """Masks, cosines and weights of the neighbourhood; the cosine of nothing and of everything."""
     masks, embeddings, ends = [], [], []
     for side, own in zip(sides, side_seeds(seed), strict=True):
-        drawn = bernoulli(side.n, samples, p=1 - drop, seed=own, antithetic=False).masks
-        rows = embed_masks(side, torch.cat([drawn, empty_and_full(side.n)]))  # (samples + 2, D)
-        rows = rows.cpu().double()
-        masks.append(drawn.double())
-        embeddings.append(rows[:-2])
-        ends.append(rows[-2:])
+        drawn = bernoulli(side.n, samples, p=1 - drop, seed=own, antithetic=False)
+        swept = sweep(side, masks=drawn)
+        masks.append(drawn.masks.double())
+        embeddings.append(swept.embeddings.cpu().double())  # (samples, D)
+        ends.append(swept.ends.cpu().double())
     score = (embeddings[0] * embeddings[1]).sum(1)  # (samples,)
     near = [torch.cosine_similarity(E, end[1:]) for E, end in zip(embeddings, ends, strict=True)]
     weight = ((near[0] + near[1]) / 2).clamp(min=0)

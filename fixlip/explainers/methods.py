@@ -1,6 +1,7 @@
 """All methods that the two papers compare, on one pair, each as its paper runs it; work is shared.
 
-All explain the game of the two sides, in its units, so that `fixlip.metrics` can compare them.
+All explain the game of the two sides, so that `fixlip.metrics` can compare them; GAME and
+Grad-ECLIP are maps of gradients, in units of their own.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def explain_all(
 
     All explain the game that the sides define, so none is judged by another's game (the published
     experiments explain and judge FIxLIP on one implementation of CLIP and the other methods on
-    another, with another way to hide a word). In the order of METHODS, without error bars. Raises
-    ValueError for unknown methods, and as the methods do for towers they are not defined for.
+    another, with another way to hide a word). In the order of METHODS; only Shapley values and
+    interactions have error bars. Raises ValueError for unknown methods, and as the methods do for
+    towers they are not defined for.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What is said: the explanation, its views and files, and the subsets that it ranks first."""
+"""The `Explanation`: values, error bars, views and files; and the best subsets of players."""
 
 from fixlip.explanation.explanation import Explanation, Player
-from fixlip.explanation.terms import Terms, flatten, unflatten
+from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 
-__all__ = ["Explanation", "Player", "Terms", "flatten", "unflatten"]
+__all__ = ["Explanation", "Player", "Terms", "count_terms", "flatten", "unflatten"]

@@ -31,7 +31,7 @@ Player = int | str
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """A second-order polynomial of the mask that stands for a game.
+    """A game in short: a second-order polynomial of the mask that comes near it.
 
     Attributes
     ----------
@@ -51,9 +51,10 @@ class Explanation:
     picture : numpy.ndarray or None
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
-        (groups, 1 + n + n (n - 1) / 2), float32: what each group of masks adds to e0, e1 and the
-        pairs i < j, the image's groups first; then, in draws, the bias of ridge penalties. Their
-        squares sum to the variance; no rows: no error.
+        (rows, 1 + n + n (n - 1) / 2), float32: a row is a change of e0, e1 and the pairs i < j, and
+        a term's variance is the sum of its squares over the rows. A row for each group of the
+        image's masks, then of the text's; then rows that simulate the bias of ridge penalties.
+        Zero rows: nothing was drawn, errors are 0. None: errors were not estimated.
     """
 
     e0: float
@@ -76,11 +77,8 @@ class Explanation:
                 f"got {self.e1.shape}, {self.e2.shape} and {self.n_image}"
             )
         uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
-        if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):
-            raise ValueError(
-                "e2 must be symmetric with a zero diagonal and no NaN: give each pair twice, as "
-                "e2[i, j] and e2[j, i], and what belongs to one player in e1"
-            )
+        if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):  # also where it is NaN
+            raise ValueError("e2 must be symmetric with a zero diagonal and no NaN: mend its pairs")
 
     @property
     def n(self) -> int:
@@ -158,9 +156,12 @@ class Explanation:
         if rows is not None:
             d0, d1 = reduced(unflatten(rows.astype(float), self.n))
             rows = flatten(d0, d1, np.zeros((len(d0), self.n, self.n))).astype(np.float32)
+        return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows)
+
+    def plain(self, **changes: Any) -> Explanation:
+        """A copy with some fields changed, and without what kinds of explanations add to it."""
         same = {f.name: getattr(self, f.name) for f in fields(Explanation)}
-        new = {"e0": float(e0), "e1": e1, "e2": 0 * self.e2, "deviations": rows}
-        return Explanation(**same | new)
+        return Explanation(**same | changes)
 
     def given(self, player: Player | Sequence[Player]) -> np.ndarray:
         """Interactions of a player (or the sum over several) with the players of the other side.
@@ -199,8 +200,7 @@ class Explanation:
         """Spread values of the image players (n_I,) over the image's patches, (rows, columns)."""
         info = self.info.get(side, {})
         if "grid" not in info:
-            kind = info.get("kind", "unknown side")
-            raise ValueError(f"the {side} side has no patch grid: {kind}")
+            raise ValueError(f"the {side} has no patch grid: {info.get('kind', 'unknown side')}")
         return np.asarray(values)[np.array(info["owner"])].reshape(info["grid"])
 
     def strongest(self, count: int = 10, *, cross: bool = False) -> list[tuple[int, int, float]]:
@@ -235,10 +235,7 @@ class Explanation:
         return unflatten(np.sqrt(np.square(self.deviations.astype(float)).sum(0)), self.n)
 
     def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
-        """Standard error of anything computed from the terms: a number, or an array of any shape.
-
-        For example ``stderr_of(Explanation.attributions)``; by the same rows as `stderr`.
-        """
+        """Standard errors of what is computed from the terms: ``Explanation.attributions``, say."""
         if self.deviations is None:
             raise ValueError("this explanation was made without error bars: solve(errors=True)")
         here = np.asarray(quantity(self), float)
@@ -256,15 +253,9 @@ class Explanation:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write everything to one .safetensors file, whole or not at all; `load` reads it back."""
-        about = {
-            "format": FORMAT,
-            "class": ".".join([*type(self).__module__.split(".")[:2], type(self).__name__]),
-            "players": self.players,
-            "n_image": self.n_image,
-            "p": self.p,
-            "info": self.info,
-        }
-        return write_arrays(path, self.arrays(), about)
+        name = ".".join([*type(self).__module__.split(".")[:2], type(self).__name__])
+        about = {"format": FORMAT, "class": name, "players": self.players, "n_image": self.n_image}
+        return write_arrays(path, self.arrays(), about | {"p": self.p, "info": self.info})
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file keeps beside the text."""
@@ -310,7 +301,7 @@ class Explanation:
         """The same terms as shapiq's InteractionValues (needs the optional package shapiq).
 
         Labelled "FSII" where the index is Shapley's, else "FBII": shapiq has no weighted Banzhaf
-        index, so a p other than .5 stays in this object only. Orders above the second stay as well.
+        index, so p is not exported. Nor are terms of third and fourth order.
         """
         try:
             from shapiq import InteractionValues
@@ -320,12 +311,10 @@ class Explanation:
         return InteractionValues(
             values=flatten(np.array(self.e0), self.e1, self.e2),
             index="FSII" if self.info.get("fit", {}).get("index") == "shapley" else "FBII",
-            max_order=2,
-            n_players=self.n,
-            min_order=0,
             interaction_lookup={key: position for position, key in enumerate(keys)},
             estimated=True,
             baseline_value=self.e0,
+            **{"n_players": self.n, "min_order": 0, "max_order": 2},
         )
 
     @classmethod
@@ -337,12 +326,9 @@ class Explanation:
         players: Sequence[str] | None = None,
         p: tuple[float, float] = (0.5, 0.5),
     ) -> Explanation:
-        """Take over shapiq's InteractionValues of up to second order; missing terms are 0.
-
-        Of an index that is a polynomial of the mask: "FSII", "FBII", "Moebius" or "SV".
-        """
+        """Take over InteractionValues "FSII", "FBII", "Moebius" or "SV"; missing terms are 0."""
         one_of("the index", values.index, ("FSII", "FBII", "Moebius", "SV"))
-        index = {"FSII": "shapley", "SV": "shapley"}.get(values.index, "banzhaf")
+        index = "shapley" if values.index in ("FSII", "SV") else "banzhaf"
         n = values.n_players
         terms = np.zeros(()), np.zeros(n), np.zeros((n, n))  # one array per order
         for key, position in values.interaction_lookup.items():
@@ -351,5 +337,5 @@ class Explanation:
             terms[len(key)][key] = values.values[position]
         e0, e1, e2 = terms
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
-        fit = {"fit": {"index": index}}
-        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=fit)
+        about = {"fit": {"index": index}}
+        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=about)

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
-from fixlip.checks import MAX_ENUMERATED, one_of, whole
+from fixlip.checks import MAX_ENUMERATED, integer, one_of
 from fixlip.explanation import Explanation, Player
 
 ALL_STARTS = 100  # up to so many players, greedy starts from every one
@@ -68,13 +68,13 @@ def starting_players(explanation: Explanation, k: int = 19) -> list[int]:
     """The players that the published search starts from where there are more than 100.
 
     Those with the k highest, the k lowest and the k smallest absolute values, of the first-order
-    attributions and of the first-order terms: at most 6 k, in playing order.
+    attributions and of the first-order terms: at most 6 k, by index.
 
     References
     ----------
     The code of Baniecki et al., NeurIPS 2025, where k = 19.
     """
-    whole("k", k)
+    integer("k", k)
     _check(explanation)
     lists = [
         np.argsort(key, kind="stable")[:k]
@@ -89,7 +89,7 @@ def greedy(explanation: Explanation, *, starts: str | Sequence[Player] | None = 
 
     From every starting player two chains grow: one always adds the player that gains most, the
     other the one that gains least, where player v gains e_v plus its pairs with those already in.
-    All subsets that any chain visits are compared; equal ones: the first player, the first start.
+    All subsets that any chain visits are compared; ties go to the lower index.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def optimum(
     """
     _check(explanation)
     n = explanation.n
-    if whole("size", size) > n:
+    if integer("size", size) > n:
         raise ValueError(f"size must be at most {n}, the number of players, got {size!r}")
     one_of("sense", sense, ("most", "least"))
     if not seconds > 0:
@@ -242,10 +242,7 @@ def _starts(explanation: Explanation, starts: str | Sequence[Player] | None) -> 
     if starts is None:
         starts = "all" if n <= ALL_STARTS else "published"
     if isinstance(starts, str):
-        if starts not in ("all", "published"):
-            raise ValueError(
-                f'starts must be "all", "published" or a sequence of players, got {starts!r}'
-            )
+        one_of("starts, unless they are players,", starts, ("all", "published"))
         return list(range(n)) if starts == "all" else starting_players(explanation)
     indices = explanation.indices(list(starts))
     if not indices:
@@ -258,7 +255,7 @@ def _solve(
 ) -> tuple[np.ndarray | None, float]:
     """The highest score of a size by HiGHS: a mask (n,) or None, and an upper bound."""
     n, constant, swap = len(e1), 0.0, size > len(e1) / 2
-    if swap:  # the players left out are fewer: keep the books of those, x = 1 - z
+    if swap:  # the players left out are fewer, so x = 1 - z says who is left out
         constant = e1.sum() + e2.sum() / 2
         e1, size = -(e1 + e2.sum(1)), n - size
     i, j = np.triu_indices(n, 1)
@@ -282,7 +279,7 @@ def _solve(
 def _linearised(e2: np.ndarray, size: int) -> LinearConstraint:
     """Constraints of x (n,) and of one y per pair i < j, for which y = x_i x_j is best.
 
-    A pair that raises the score must be kept from above, one that lowers it from below. That y
+    y needs an upper bound where the pair raises the score, a lower one where it lowers it. That y
     summed over a player's pairs is (size - 1) x follows for 0 and 1, and tightens the bound.
     """
     n = len(e2)
@@ -307,7 +304,7 @@ def _linearised(e2: np.ndarray, size: int) -> LinearConstraint:
 
 
 def _simple_bound(e1: np.ndarray, e2: np.ndarray, size: int) -> float:
-    """Every player with the best partners it could have, each pair counted by halves."""
+    """Every player with the best partners it could have, half of each pair to each player."""
     others = np.sort(e2 - np.diag(np.full(len(e1), np.inf)), axis=1)[:, ::-1]  # (n, n), falling
     return float(np.sort(e1 + others[:, : size - 1].sum(1) / 2)[::-1][:size].sum())
 

@@ -18,6 +18,12 @@ class Terms(NamedTuple):
     e2: np.ndarray
 
 
+def count_terms(n: int, among: int | None = None) -> int:
+    """How many terms n players have: a constant, n, and the pairs of all or ``among`` some."""
+    k = n if among is None else among
+    return 1 + n + k * (k - 1) // 2
+
+
 def flatten(e0: Array, e1: Array, e2: Array) -> Array:
     """Rows (..., 1 + n + n (n - 1) / 2) of terms; of ``e2`` the pairs i < j count.
 

@@ -8,7 +8,7 @@ import torch
 
 from fixlip import renamed
 from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, warn
-from fixlip.explanation import Explanation
+from fixlip.explanation import Explanation, count_terms
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
@@ -168,7 +168,7 @@ def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: floa
             "(players that are always or never kept, or always together): they are guesses. Use "
             "more masks, or a p nearer to 0.5."
         )
-    terms = n - 1 + n * (n - 1) // 2
+    terms = count_terms(n) - 2
     if index == "shapley" and order == 2 and ridge == 0 and len(masks) < terms:
         warn(
             f"{len(masks)} masks do not determine {terms} terms; plain least squares gives the "

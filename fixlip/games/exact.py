@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fixlip.checks import one_of
-from fixlip.explanation import Explanation
+from fixlip.explanation import Explanation, count_terms
 from fixlip.games.game import ask, count_players
 from fixlip.sampler import enumerate_masks
 
@@ -192,7 +192,7 @@ def _explanation(
         empty_value=float(values[0]),
         grand_value=float(values[-1]),
         info={"fit": {"index": index, "order": order}},
-        deviations=np.zeros((0, 1 + n + n * (n - 1) // 2), np.float32),  # no sampling error
+        deviations=np.zeros((0, count_terms(n)), np.float32),  # no sampling error
     )
 
 

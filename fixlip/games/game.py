@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, per_side, probability, whole
-from fixlip.sampler import Side, bernoulli, enumerate_masks, pair_scale, side_seeds
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, per_side, probability
+from fixlip.sampler import Side, bernoulli, enumerate_masks, side_seeds
 from fixlip.sampler.masks import check_counts
 from fixlip.sampler.sweep import embed_masks
+from fixlip.solver import pair_scale
 
 
 class Game:
@@ -112,7 +113,7 @@ def count_players(game: Callable, n: int | None = None) -> int:
         raise ValueError("the game does not say how many players it has: give n=...")
     if n is not None and own is not None and n != own:
         raise ValueError(f"the game has {own} players, and n={n} was given: leave n out")
-    return whole("the number of players", own if n is None else n)
+    return integer("the number of players", own if n is None else n)
 
 
 def ask(game: Callable, masks: torch.Tensor) -> torch.Tensor:

@@ -48,12 +48,12 @@ def _banzhaf_fit(
     design: Design, values: torch.Tensor, order: int, ridge: float | str, _: None
 ) -> list[Polynomial]:
     """Terms of the values; what each group of masks adds to them; what the penalty took."""
-    mean = design.w @ values  # where masks are few, the constant comes first
+    mean = design.w @ values  # taken off first: a minimum-norm solution would spread it over terms
     Y = values[:, None] - mean
     everyone = torch.arange(design.n)
     problem = Problem(design, everyone, everyone[: design.n * (order == 2)], ridge, Y)
-    e0, e1, e2 = problem.terms(Y)
-    found = [(e0 + mean, e1, e2), problem.terms(residuals(problem, Y) * members(design))]
+    e0, e1, e2 = problem.fit(Y)
+    found = [(e0 + mean, e1, e2), problem.fit(residuals(problem, Y) * members(design))]
     shrunk = shrinkage(problem, Y)
     return found if shrunk is None else [*found, shrunk]
 

@@ -6,6 +6,7 @@ module        question
 faithfulness  does the explanation predict the score of masks it has not seen?
 curves        does the score fall and rise when what matters is removed first, or last?
 pointing      do words attract the part of a mosaic that shows their object? (truth is known)
+comparison    do the explanations of several models agree? (a common grid, differences, shares)
 ============= ===================================================================================
 
 Published protocols are the defaults; what differs from them has a name of its own.

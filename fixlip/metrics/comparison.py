@@ -124,15 +124,11 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
         deviations = flatten(*all_rows).astype(np.float32)
     cells = {"players": CELLS, "grid": [rows, columns], "owner": list(range(rows * columns))}
     names = (f"({row},{column})" for row in range(rows) for column in range(columns))
-    return Explanation(
-        *terms,
+    return explanation.plain(
+        **terms._asdict(),
         players=(*names, *explanation.players[explanation.n_image :]),
         n_image=rows * columns,
-        p=explanation.p,
-        empty_value=explanation.empty_value,
-        grand_value=explanation.grand_value,
         info={**explanation.info, "image": {**image, **cells}},
-        picture=explanation.picture,
         deviations=deviations,
     )
 
@@ -179,17 +175,10 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
     both = first.deviations, second.deviations
     image = first.info.get("image", {})
     names = [e.info.get("image", {}).get("model", {}).get("name", "game") for e in (first, second)]
-    return Explanation(
-        e0=first.e0 - second.e0,
-        e1=first.e1 - second.e1,
-        e2=first.e2 - second.e2,
-        players=first.players,
-        n_image=first.n_image,
-        p=first.p,
-        empty_value=first.empty_value - second.empty_value,
-        grand_value=first.grand_value - second.grand_value,
+    numbers = ("e0", "e1", "e2", "empty_value", "grand_value")
+    return first.plain(
+        **{name: getattr(first, name) - getattr(second, name) for name in numbers},
         info={**first.info, "image": {**image, "model": {"name": " minus ".join(names)}}},
-        picture=first.picture,
         deviations=None if any(d is None for d in both) else np.concatenate([both[0], -both[1]]),
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fixlip.checks import one_of, warn, whole
+from fixlip.checks import integer, one_of, warn
 from fixlip.explanation import Explanation
 from fixlip.explanation.subsets import Subsets, greedy
 from fixlip.games.game import ask
@@ -147,7 +147,7 @@ class Curves:
 
     def on_grid(self, points: int = POINTS) -> Curves:
         """The curves at evenly spaced steps, where those of pairs with other n can be averaged."""
-        grid = np.linspace(0, 1, whole("points", points, at_least=2))
+        grid = np.linspace(0, 1, integer("points", points, at_least=2))
         return Curves(*(np.interp(grid, self.x, curve) for curve in (self.mif, self.lif)))
 
     def aid(self, rule: str = "trapezoid") -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fixlip.files import whole
+from fixlip.files import atomic
 from fixlip.paths import output
 from fixlip.plots.drawn import as_json, numbers
 
@@ -27,10 +27,10 @@ def save(figure: Figure, name: str, *, compare: bool = True) -> None:
     """
     titles = describe(figure)
     for ending, key in (("png", "Description"), ("pdf", "Subject")):
-        with whole(output(f"{name}.{ending}")) as file:
+        with atomic(output(f"{name}.{ending}")) as file:
             figure.savefig(file, format=ending, dpi=144, metadata={key: titles})
     if compare:
-        with whole(output(f"{name}.json")) as file:
+        with atomic(output(f"{name}.json")) as file:
             file.write(as_json(numbers(figure)).encode())
 
 

@@ -3,10 +3,10 @@
 from fixlip import renamed
 from fixlip.sampler.distinct import distinct, shapley_masks, split_budget
 from fixlip.sampler.masks import MaskSample, bernoulli, enumerate_masks, side_seeds
-from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, pair_scale, sweep
+from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, sweep
 
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]
-__all__ += ["enumerate_masks", "pair_scale", "shapley_masks", "side_seeds"]
+__all__ += ["enumerate_masks", "shapley_masks", "side_seeds"]
 __all__ += ["split_budget", "sweep"]
 
 __getattr__ = renamed.attributes(__name__)

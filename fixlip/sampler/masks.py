@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, probability, whole
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,8 @@ class MaskSample:
 
 def check_counts(n: int, m: int) -> None:
     """Raise unless there is at least one player and at least one mask is asked for."""
-    whole("the number of players", n)
-    whole("the number of masks", m)
+    integer("the number of players", n)
+    integer("the number of masks", m)
 
 
 def bernoulli(
@@ -103,8 +103,8 @@ def bernoulli(
         masks = torch.stack([u < p, 1 - u < p], dim=1).flatten(0, 1)[:m]  # pairs: (2k, n) -> (m, n)
     else:
         masks = torch.rand(m, n, generator=generator, dtype=torch.float64) < p
-    sampling = "antithetic" if antithetic else "independent"
-    return MaskSample(masks, torch.ones(m), p, sampling, seed)
+    name = "antithetic" if antithetic else "independent"
+    return MaskSample(masks, torch.ones(m), p, name, seed)
 
 
 def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:

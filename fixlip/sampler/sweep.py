@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from fixlip import renamed
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, number, one_of, out_of_memory, warn, whole
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, one_of, out_of_memory, warn
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
     MaskSample,
@@ -136,18 +136,10 @@ def sweep(
         boolean_masks(sample.masks, side.n)
     else:
         sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
-    ends = empty_and_full(side.n)
-    embeddings = embed_masks(
-        side, torch.cat([sample.masks, ends]), batch_size=batch_size, progress=progress
-    )
-    return Sweep(
-        sample,
-        embeddings[:-2],
-        embeddings[-2:],
-        tuple(side.names),
-        dict(getattr(side, "info", {})),
-        getattr(side, "picture", None),
-    )
+    wanted = torch.cat([sample.masks, empty_and_full(side.n)])  # (m + 2, n)
+    rows = embed_masks(side, wanted, batch_size=batch_size, progress=progress)  # (m + 2, D)
+    about = dict(getattr(side, "info", {})), getattr(side, "picture", None)
+    return Sweep(sample, rows[:-2], rows[-2:], tuple(side.names), *about)
 
 
 def embed_masks(
@@ -156,7 +148,7 @@ def embed_masks(
     """Embed masks (m, n) as (m, D), every distinct mask once, in batches that fit in memory."""
     boolean_masks(masks, side.n)
     size = getattr(side, "batch_size", 256) if batch_size is None else batch_size
-    whole("batch_size", size)
+    integer("batch_size", size)
     first, group = distinct_rows(masks.cpu().numpy())
     todo = masks[torch.from_numpy(first)]  # (distinct, n)
     done, start = [], 0
@@ -190,24 +182,6 @@ def _next_batch(left: int, size: int) -> int:
     return left - LAST_BATCH if remainder_is_short else min(left, size)
 
 
-def pair_scale(
-    image_info: dict, text_info: dict, *, scale: float | None = None, bias: float | None = None
-) -> tuple[float, float]:
-    """Scale and bias of the game of two sides; an error where different models made them."""
-    models = [info.get("model", {}) for info in (image_info, text_info)]
-    prints = [model.get("fingerprint") for model in models]
-    if prints[0] != prints[1]:
-        names = [model.get("name", "an unnamed model") for model in models]
-        raise ValueError(
-            f"one side belongs to {names[0]} (weights {prints[0]}) and the other to {names[1]} "
-            f"(weights {prints[1]}): make both sides with the same encoder"
-        )
-    return (
-        float(models[0].get("logit_scale", 1.0)) if scale is None else number("scale", scale),
-        float(models[0].get("logit_bias", 0.0)) if bias is None else number("bias", bias),
-    )
-
-
 def _check_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or rows.shape[0] != count:
         shape = tuple(rows.shape) if hasattr(rows, "shape") else type(rows).__name__
@@ -215,8 +189,7 @@ def _check_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
             f"embed was given {count} masks and returned {shape}: it must return a torch tensor "
             "with one embedding per mask, (masks, D)"
         )
-    bad = int((~torch.isfinite(rows).all(1)).sum())
-    if bad:
+    if bad := int((~torch.isfinite(rows).all(1)).sum()):
         raise ValueError(
             f"the encoder gave NaN or infinite embeddings for {bad} of {count} masks: "
             "the checkpoint is broken, or its precision too low (try dtype=torch.float32)"

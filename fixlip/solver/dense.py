@@ -57,7 +57,7 @@ def solve_dense(
     c, e1, pairs = dense_fit(masks, weights, values, i, j)
     e2 = torch.zeros(n, n, dtype=torch.float64)
     e2[i, j] = e2[j, i] = pairs
-    found.info["fit"].update(order=order, basis=basis)
+    found.info["fit"] |= {"order": order, "basis": basis} | ({"k": k} if basis == "top" else {})
     return replace(
         found, e0=float(scale * c + bias), e1=(scale * e1).numpy(), e2=(scale * e2).numpy()
     )

@@ -1,10 +1,10 @@
 """Error bars: how terms vary with the masks that were drawn, and what a penalty takes from them.
 
-Both are written as rows of terms whose squares sum to the variance. The masks of a side are put
-into groups that are independent of each other; a row says what one group adds to the terms, to
-first order: the grouped infinitesimal jackknife, with residuals corrected for leverage. The
-penalty stands for a normal prior; a row says how far the fit of one draw from that prior, made
-without noise, ends from the draw itself.
+Both are rows that change all terms at once, and a term's variance is the sum of its squares over
+the rows. The masks of a side are put into groups that are independent of each other; a row is what
+one group adds to the terms, to first order: the grouped infinitesimal jackknife, with residuals
+corrected for leverage. A penalty is equivalent to a normal prior: coefficients are drawn from it,
+noise-free targets are computed from them and fitted, and a row is the fitted minus the drawn ones.
 
 References
 ----------
@@ -25,14 +25,14 @@ import numpy as np
 import torch
 
 from fixlip.checks import warn
-from fixlip.explanation import Terms, flatten
+from fixlip.explanation import Terms, count_terms, flatten
 from fixlip.sampler import MaskSample
 from fixlip.sampler.masks import distinct_rows
 from fixlip.solver.leastsquares import BLOCK, LeastSquares
 from fixlip.solver.polynomial import Design, Polynomial, Problem, Solution
 
 GROUPS = 48  # groups of masks per side
-MAX_LEVERAGE = 0.8  # terms per different mask above which residuals say too little about errors
+MAX_LEVERAGE = 0.8  # degrees of freedom per different mask; above, residuals are too small
 DRAWS = 32  # draws from the prior from which the bias of a penalty is simulated
 
 
@@ -72,7 +72,7 @@ class SideErrors:
         What each group of masks adds (groups, terms), and draws of the penalties' bias (draws,
         terms); no rows: no error. Without ``cross`` the pair has no terms between the sides.
         """
-        none = self.design.E.new_zeros(0, _count(self.design.n + other.n))
+        none = self.design.E.new_zeros(0, count_terms(self.design.n + other.n))
         if not self.members.shape[1]:
             return none, none
         directions = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
@@ -86,18 +86,18 @@ class SideErrors:
         step = max(1, BLOCK // (max(self.design.m, self.design.n**2) * k))
         for some in self.members.T.split(step):
             targets = (left[:, None] * some.T[..., None]).flatten(1)  # (m, groups k)
-            yield from zip(*(t.split(k, -1) for t in self.own.terms(targets)), strict=True)
+            yield from zip(*(t.split(k, -1) for t in self.own.fit(targets)), strict=True)
 
     def _of_groups(self, other: Fitted, directions: torch.Tensor) -> torch.Tensor:
         member, design = self.members, self.design
         means = (design.w[:, None] * member).T @ (design.E - design.mean)  # (groups, D)
         within = residuals(self.own, design.E @ other.mean[:, None])  # (m, 1)
-        g0, g1, g2 = self.own.terms(within * member)  # (groups,), (n, groups), (n, n, groups)
+        g0, g1, g2 = self.own.fit(within * member)  # (groups,), (n, groups), (n, n, groups)
         h0, h1, h2 = other.own(means.T)  # through the mean that the other side is paired with
         across = self.vector_residuals @ directions.T  # (m, n_other + 1)
         rows: list[Terms] = []
         for g, mean in enumerate(means):
-            origin, slopes, _ = self.vectors.terms(across * member[:, g : g + 1])
+            origin, slopes, _ = self.vectors.fit(across * member[:, g : g + 1])
             centre = directions @ mean - origin  # (n_other + 1,)
             e0 = g0[g] + h0[g] - mean @ other.mean + centre[-1]
             e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
@@ -153,11 +153,6 @@ def blocks(within: torch.Tensor, cross: torch.Tensor, other: torch.Tensor) -> to
     return torch.cat([torch.cat([within, cross], 1), torch.cat([cross.T, other], 1)])
 
 
-def _count(n: int) -> int:
-    """Number of terms up to second order."""
-    return 1 + n + n * (n - 1) // 2
-
-
 def members(design: Design) -> torch.Tensor:
     """Rows in up to GROUPS groups that are independent of each other, (m, groups).
 
@@ -184,8 +179,8 @@ def _draws(sample: MaskSample) -> torch.Tensor:
         return torch.ones(sample.m, dtype=torch.float64)
     size = sample.masks.sum(1)
     count = torch.bincount(size, minlength=sample.n + 1)
-    whole = [int(c) == math.comb(sample.n, k) for k, c in enumerate(count.tolist())]
-    drawn = ~torch.tensor(whole)[size]
+    listed = [int(c) == math.comb(sample.n, k) for k, c in enumerate(count.tolist())]
+    drawn = ~torch.tensor(listed)[size]
     draws = torch.where(drawn, sample.weights, 0.0)
     return draws / draws[drawn].min() if drawn.any() else draws
 
@@ -211,7 +206,7 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
         each = leverage(part, ridge)
         used = float(each.sum())
         # where a penalty settles many more terms than there are masks, `shrinkage` says how well
-        settled = bool(ridge) and part.terms > 1.1 * different
+        settled = bool(ridge) and part.n_terms > 1.1 * different
         if used > MAX_LEVERAGE * different and not design.exact and not settled:
             terms = "even or odd terms" if design.folded else "terms"
             warn(

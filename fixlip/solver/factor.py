@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import instance, one_of
+from fixlip.checks import instance, number, one_of
 from fixlip.explanation import Explanation
-from fixlip.sampler import pair_scale
 from fixlip.solver.errors import SideErrors, blocks, deviations
 from fixlip.solver.polynomial import Polynomial
 
@@ -152,9 +151,8 @@ def pair(
             rows = scale * deviations(image, text, cross=order != 1)
     ends = [float("nan")] * 2
     if image.ends is not None and text.ends is not None:
-        ends = (
-            scale * (image.ends.cpu().double() * text.ends.cpu().double()).sum(1) + bias
-        ).tolist()
+        one, two = (side.ends.cpu().double() for side in (image, text))  # (2, D)
+        ends = (scale * (one * two).sum(1) + bias).tolist()
     fit = {"method": image.method, **_options(image, text, order), "scale": scale, "bias": bias}
     return Explanation(
         e0=float(e0),
@@ -169,6 +167,23 @@ def pair(
         picture=image.picture,
         deviations=None if rows is None else rows.float().cpu().numpy(),
     )
+
+
+def pair_scale(
+    image_info: dict, text_info: dict, *, scale: float | None = None, bias: float | None = None
+) -> tuple[float, float]:
+    """Scale and bias of the game of two sides; an error where different models made them."""
+    models = [info.get("model", {}) for info in (image_info, text_info)]
+    prints = [model.get("fingerprint") for model in models]
+    if prints[0] != prints[1]:
+        names = [model.get("name", "an unnamed model") for model in models]
+        raise ValueError(
+            f"one side belongs to {names[0]} (weights {prints[0]}) and the other to {names[1]} "
+            f"(weights {prints[1]}): make both sides with the same encoder"
+        )
+    scale = models[0].get("logit_scale", 1.0) if scale is None else scale
+    bias = models[0].get("logit_bias", 0.0) if bias is None else bias
+    return number("scale", scale), number("bias", bias)
 
 
 def _terms(image: Factor, text: Factor, *, cross: bool) -> tuple[torch.Tensor, ...]:

@@ -35,10 +35,11 @@ def fit(
     order : {1, 2}
         2: the side's own pairs are fitted as well. 1: it has none.
     ridge : "auto" or float
-        Penalty on the squared pair coefficients in the orthonormal basis. "auto" chooses it by
-        restricted maximum likelihood of the embedding, and takes none for an enumerated side; it
-        also chooses whether all pairs are penalised alike, or those of strong players less. 0 is
-        plain least squares (minimum norm, with a warning, where the masks leave terms open).
+        Penalty on the squared coefficients of the side's own pairs in the orthonormal basis. "auto"
+        chooses it by restricted maximum likelihood of the embedding (none for an enumerated side),
+        and whether pairs of strong players are penalised less; below 4 masks per first-order term
+        it penalises these terms too. 0 is plain least squares (minimum norm, and a warning, where
+        the masks leave terms open).
     among : sequence of int, optional
         Players that have pairs, with each other and with the other side; by default all.
     errors : bool
@@ -67,21 +68,21 @@ def fit(
     own = vectors
     if order == 2 or among is not None:
         own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
-    origin, first, _ = vectors.terms(design.E)
-    chosen = {} if among is None else {"among": some.tolist()}
+    origin, first, _ = vectors.fit(design.E)
     return Factor(
         first=first,
         names=swept.names,
         kind=swept.info.get("kind", "text" if swept.picture is None else "image"),
         method="fixlip",
-        options={"order": order, "ridge": ridge} | chosen,
+        options={"order": order, "ridge": ridge}
+        | ({} if among is None else {"among": some.tolist()}),
         info=swept.info | {"masks": sample.m, "sampling": sample.sampling, "seed": sample.seed},
         picture=swept.picture,
         p=sample.p,
         ends=swept.ends,
         mean=design.mean,
         origin=origin,
-        own=lambda vectors: own.terms(design.E @ vectors),
+        own=lambda vectors: own.fit(design.E @ vectors),
         errors=SideErrors(design, vectors, own) if errors else None,
     )
 
@@ -89,10 +90,8 @@ def fit(
 def check_fit(order: int, ridge: float | str) -> None:
     """Raise unless the order and the penalty of a fit are possible."""
     one_of("order", order, (1, 2))
-    if ridge != "auto":
-        if isinstance(ridge, str):
-            raise ValueError(f'ridge must be "auto" or a number of 0 or more, got {ridge!r}')
-        number("ridge", ridge, at_least=0)
+    if not (isinstance(ridge, str) and ridge == "auto"):
+        number('ridge must be "auto", or', ridge, at_least=0)
 
 
 def _players(among: Sequence[int], n: int) -> torch.Tensor:

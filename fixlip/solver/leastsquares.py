@@ -92,14 +92,14 @@ class LeastSquares:
             self.values, self.V = self.root[:0, 0], self.root[:, :0]
 
     @property
-    def terms(self) -> int:
+    def n_terms(self) -> int:
         """How many terms there are, free and penalised."""
         return self.free.shape[1] + self.columns.count
 
     @property
     def undetermined(self) -> int:
         """How many terms the rows do not determine: only a penalty does."""
-        return self.terms - len(self.s) - len(self.values)
+        return self.n_terms - len(self.s) - len(self.values)
 
     def _gram(self) -> torch.Tensor:
         """Gram matrix of the columns, (q, q), after the free terms are projected out."""

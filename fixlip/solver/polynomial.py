@@ -17,12 +17,12 @@ from fixlip.sampler import MaskSample
 from fixlip.solver.leastsquares import Columns, LeastSquares
 
 MIN_MASKS_PER_TERM = 4  # below that, first-order terms are penalised as well
-PRIOR_ROWS = 512  # rows on which two priors are compared
-TARGETS = 128  # most columns of an embedding by which a penalty is chosen
+PRIOR_ROWS = 512  # rows, of folded designs twins, on which two priors are compared
+TARGETS = 128  # most targets by which a penalty is chosen
 MIN_STRENGTH = 0.01  # least squared slope of a player, relative to the mean
-POWER = 0.6  # of both players' slopes, to which a pair is expected to be in proportion
+POWER = 0.6  # a pair is expected to grow like (|slope_i| |slope_j|) ** POWER
 
-# Constants (k,), first-order terms (n, k) and pair terms (n, n, k) of k targets, in z.
+# `Terms` of k targets, in z, the targets on the last axis: (k,), (n, k) and (n, n, k).
 Polynomial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Solution = tuple[torch.Tensor, torch.Tensor]  # free (f, k) and penalised (q, k) coefficients
 
@@ -54,10 +54,7 @@ class Design:
 
     @cached_property
     def sketch(self) -> torch.Tensor:
-        """E, (m, D), or TARGETS random sums of its columns, which keep sums of squares on average.
-
-        A penalty is chosen by such sums alone.
-        """
+        """E (m, D), or TARGETS random sums of its columns, of like mean squares: for `choose`."""
         D = self.E.shape[1]
         if D <= TARGETS:
             return self.E
@@ -113,7 +110,7 @@ class Problem:
             self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
         left = sum(part.undetermined for part in self.parts)
         if left and not any(self.ridges):
-            terms = sum(part.terms for part in self.parts)
+            terms = sum(part.n_terms for part in self.parts)
             also = "" if ridge == "auto" else " or ridge='auto'"
             warn(
                 f"{design.kind}: {design.m} masks leave {left} of {terms} terms undetermined; of "
@@ -172,8 +169,8 @@ class Problem:
             for k, (part, ridge) in enumerate(zip(self.parts, self.ridges, strict=True))
         ]
 
-    def terms(self, Y: torch.Tensor) -> Polynomial:
-        """Fit targets (m, k): their polynomials in z."""
+    def fit(self, Y: torch.Tensor) -> Polynomial:
+        """Polynomials in z of targets (m, k)."""
         return self.monomials(self.solutions(Y))
 
     def monomials(self, solutions: Sequence[Solution]) -> Polynomial:

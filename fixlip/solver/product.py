@@ -1,8 +1,8 @@
 """The product explanation: interactions of up to two players of each side, from the same sweeps.
 
 Each side's embedding is fitted once, by an order-2 polynomial of its own masks with vectors as
-coefficients: E^(z) = A_0 + sum_i A_i z_i + sum_ij A_ij z_i z_j, and F^(y) alike with B. The product
-explanation is scale * <E^(z), F^(y)> + bias; the coefficient of z_i z_j y_t is scale * <A_ij, B_t>.
+coefficients: E^(z) = A_0 + sum_i A_i z_i + sum_{i<j} A_ij z_i z_j, and F^(y) alike with B. The
+product is scale * <E^(z), F^(y)> + bias; the coefficient of z_i z_j y_t is scale * <A_ij, B_t>.
 
 It is the least-squares fit of the game by products of such polynomials, under the weights w (x) v:
 the projection on a tensor product of two spaces is P_I (x) P_T, and with one embedding dimension
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from fixlip.checks import warn
-from fixlip.explanation import Explanation, Player
+from fixlip.explanation import Explanation, Player, count_terms
 from fixlip.solver.factor import Factor
 from fixlip.solver.leastsquares import BLOCK
 
@@ -45,7 +45,7 @@ class VectorPolynomial:
     deviations: np.ndarray | None = None  # (groups, rows of terms, r or fewer): added by each group
 
     def __post_init__(self) -> None:
-        rows = 1 + self.n + len(self.among) * (len(self.among) - 1) // 2
+        rows = count_terms(self.n, len(self.among))
         if self.terms.ndim != 2 or len(self.terms) != rows:
             raise ValueError(
                 f"{self.n} players with pairs among {len(self.among)} need {rows} rows of terms; "
@@ -286,7 +286,7 @@ def with_products(explanation: Explanation, image: Factor, text: Factor) -> Prod
     """
     factors = image, text
     width = image.first.shape[1]
-    counts = [1 + f.n + f.n * (f.n - 1) // 2 for f in factors]
+    counts = [count_terms(f.n) for f in factors]
     small = int(counts[1] <= counts[0])
     rows, pairs_among = _terms(factors[small], torch.eye(width).to(image.first))  # rows (q, D)
     spanned = min(width, len(rows))
@@ -344,5 +344,5 @@ def _deviations(factor: Factor, basis: torch.Tensor, among: torch.Tensor) -> np.
     """What each group of masks adds to a side's terms along a basis (D, r): (groups, q, r)."""
     rows = (_rows(*terms, among) for terms in factor.errors.own_rows(basis))
     found = [row.float().cpu().numpy() for row in rows]
-    q = 1 + factor.n + len(among) * (len(among) - 1) // 2
+    q = count_terms(factor.n, len(among))
     return np.stack(found) if found else np.zeros((0, q, basis.shape[1]), np.float32)

@@ -19,10 +19,10 @@ import math
 import numpy as np
 import torch
 
-from fixlip.checks import one_of, whole
+from fixlip.checks import integer, one_of
 from fixlip.explanation import Explanation
-from fixlip.sampler import Sweep, pair_scale
-from fixlip.solver.factor import pair
+from fixlip.sampler import Sweep
+from fixlip.solver.factor import pair, pair_scale
 from fixlip.solver.fit import check_fit, fit
 from fixlip.solver.product import with_products
 
@@ -53,12 +53,12 @@ def solve(
         and, from the same sweeps, the interactions of up to two players of each side with each
         other, as a `fixlip.solver.product.ProductExplanation`.
     ridge : "auto" or float
-        Penalty on the squared pair coefficients; see `fixlip.fit`.
+        Penalty on each side's own pairs; see `fixlip.fit`.
     basis : {"full", "cross", "top"}
         Which pairs exist: all; image-text pairs only; or all among the k players with the largest
         first-order terms (at least 5 of the text), the filter of the FIxLIP experiments. A product
         has pairs of each side in it and so no "cross"; with "top" its within-side pairs are those
-        of the kept players.
+        of the kept players. With order=1 there are no pairs, and all are the same.
     k : int
         Players kept by "top".
     scale, bias, errors
@@ -93,14 +93,14 @@ def solve(
         for swept, some in zip(sweeps, among, strict=True)
     )
     found = pair(image, text, order=1 if order == 1 else 2, scale=scale, bias=bias)
-    found.info["fit"].update(order=order, basis=basis, **({"k": k} if basis == "top" else {}))
+    found.info["fit"] |= {"order": order, "basis": basis} | ({"k": k} if basis == "top" else {})
     return with_products(found, image, text) if order == "product" else found
 
 
 def top_players(first: np.ndarray, n_image: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k players with the largest |first-order term|, by side: the filter of the paper.
 
-    Text keeps min(n_T, max(5, ceil(k n_T / n))) players and the image the rest of the k.
+    Text keeps min(n_T, k, max(5, ceil(k n_T / n))) players and the image the rest of the k.
     """
     n, n_text = len(first), len(first) - n_image
     k_text = min(n_text, max(5, math.ceil(n_text * k / n)), k)
@@ -123,4 +123,4 @@ def check_options(order: int | str, ridge: float | str, basis: str, k: int) -> N
             'order="product" multiplies pairs within the image by pairs within the text, and '
             'basis="cross" has neither: use basis="full" or "top", or order=2'
         )
-    whole("k", k, at_least=2)
+    integer("k", k, at_least=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fixlip.checks import warn
-from fixlip.files import whole
+from fixlip.files import atomic
 
 FORMAT = "fixlip-study-1"
 
@@ -35,7 +35,7 @@ class Folder:
     """One file per item: NAME.json, or NAME.failed.json; and NAME.lock while a process computes it.
 
     The operating system frees a lock when its process dies. Only the process that holds the lock
-    writes, and a file appears whole or not at all (`fixlip.files.whole`), so that whatever a killed
+    writes, and a file appears whole or not at all (`fixlip.files.atomic`), so that what a killed
     process leaves does no harm.
     """
 
@@ -79,7 +79,7 @@ class Folder:
         about = {"format": FORMAT, "function": self.function, "item": label}
         about |= {"outcome": outcome, "check": _check(outcome)}
         ending = ".json" if "rows" in outcome else ".failed.json"
-        with whole(self.folder / f"{name}{ending}", text=True) as file:
+        with atomic(self.folder / f"{name}{ending}", text=True) as file:
             json.dump(about, file, indent=1)
         if "rows" in outcome:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)

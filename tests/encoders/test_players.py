@@ -53,7 +53,7 @@ def test_regions_go_to_the_largest_coverage_of_at_least_half():
 def test_regions_that_cover_everything_leave_no_rest():
     left = np.zeros((6, 6), bool)
     left[:, :3] = True
-    side = players.regions([left, ~left], 2, 2)
+    side = players.regions({"region 1": left, "region 2": ~left}, 2, 2)
     assert side.names == ("region 1", "region 2") and side.owner.tolist() == [0, 1, 0, 1]
 
 

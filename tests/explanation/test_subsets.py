@@ -209,7 +209,7 @@ def test_bad_input_is_named():
         greedy(explanation([], np.zeros((0, 0)), n_image=0))
     with pytest.raises(ValueError, match=r"25 players have 2\*\*25 subsets.*use greedy"):
         exact(random(25))
-    with pytest.raises(ValueError, match="starts must be"):
+    with pytest.raises(ValueError, match="starts, unless they are players, must be"):
         greedy(e, starts="player 1")
     with pytest.raises(ValueError, match="starts is empty"):
         greedy(e, starts=[])

@@ -364,7 +364,7 @@ SERVER = """
 import os, signal, sys, time
 from pathlib import Path
 
-from fixlip.files import whole
+from fixlip.files import atomic
 from fixlip.studies import study
 
 def measure(item, *, power, marks):
@@ -379,7 +379,7 @@ def run(count, folder, marks, csv):
     constants = {"power": 1.5, "marks": marks}
     result = study(measure, range(int(count)), folder=folder, constants=constants)
     result.table.to_csv(csv)
-    with whole(f"{csv}.computed", text=True) as file:
+    with atomic(f"{csv}.computed", text=True) as file:
         file.write(str(result.computed))
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for those who end
