@@ -119,7 +119,8 @@ class Example:
 def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list[Example]:
     """The examples whose pictures are there; with ``missing="error"`` the others raise one error.
 
-    ``missing="skip"`` leaves them out and says how many. The hint says where to get the pictures.
+    ``missing="skip"`` leaves them out and says how many, and raises if it would leave out all. The
+    hint says where to get the pictures.
     """
     one_of("missing", missing, MISSING)
     gone = [example.image for example in examples if not example.image.is_file()]

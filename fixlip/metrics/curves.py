@@ -204,6 +204,7 @@ def insertion_deletion(
     ([4.0, 1.0, 0.0], [4.0, 3.0, 0.0], 0.25)
     """
     one_of("ranking", ranking, RANKINGS)
+    one_of("ties", ties, TIES)
     common_players(explanations, game)
     masks = []
     for explanation in explanations.values():

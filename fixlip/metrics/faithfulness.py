@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from fixlip.checks import one_of, probability, warn
+from fixlip.checks import one_of, per_side, probability, warn
 from fixlip.explanation import Explanation
 from fixlip.games.game import ask, joint_masks
 from fixlip.sampler import MaskSample, distinct, shapley_masks
@@ -244,7 +244,9 @@ def p_faithfulness(
     """
     n = common_players(explanations, game)
     one_of("offset", offset, OFFSETS)
-    n_image = next(iter(explanations.values())).n_image
+    n_image, *others = {explanation.n_image for explanation in explanations.values()}
+    if others and len({*per_side("p", p)}) > 1:
+        raise ValueError("two values of p need explanations with the same number of image players")
     masks, w = joint_masks(n_image, n - n_image, count, p=p, seed=seed)
     w, exact = w.numpy(), len(masks) == 2**n
     if not exact and count < 2:

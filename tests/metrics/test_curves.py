@@ -185,6 +185,12 @@ def test_a_full_mask_below_the_empty_one_is_told():
             "ranking must be",
         ),
         (
+            lambda: insertion_deletion(
+                None, {"a": explanation([1, 2], [[0, 1], [1, 0]])}, ties="random"
+            ),
+            "ties must be",
+        ),
+        (
             lambda: insertion_deletion(lambda masks: masks, {"a": explanation([1, 2])}),
             "one number per mask",
         ),

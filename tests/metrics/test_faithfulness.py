@@ -295,6 +295,12 @@ def test_constant_methods_are_named_and_do_not_stop_the_others():
         (lambda: faithfulness({"a": explanation(0, 2, 5)}, total, offset="no"), "offset must be"),
         (lambda: p_faithfulness({"a": explanation(0, 2, 5)}, total, p=0), "strictly between"),
         (lambda: p_faithfulness({"a": explanation(0, 2, 5)}, total, count=1), "standard error"),
+        (
+            lambda: p_faithfulness(
+                {"a": explanation(0, 2, 5), "b": explanation(0, 3, 5)}, total, p=(0.5, 0.3)
+            ),
+            "the same number of image players",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(call, message):
