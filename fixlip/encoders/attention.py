@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import linear, normalize
 
 from fixlip.checks import one_of
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide, ImageSide, TextSide
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Readout(NamedTuple):
     pool: bool  # whether the last layer is an attention pool, whose one query is no token
 
 
-def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
+def readout(side: EncoderSide, *, method: str) -> Readout:
     """Find the attention layers of a side's tower, and where the last one is read.
 
     ``method`` is the explainer's name in messages. Raises TypeError if the side was not made by an
@@ -69,7 +69,7 @@ def readout(side: ImageSide | TextSide, *, method: str) -> Readout:
 
 
 def embed(
-    side: ImageSide | TextSide, layers: Sequence[nn.Module], *, heads: str = "own"
+    side: EncoderSide, layers: Sequence[nn.Module], *, heads: str = "own"
 ) -> tuple[torch.Tensor, list[Attention]]:
     """Embed the whole input, and keep the attention of some layers as parts of the graph.
 

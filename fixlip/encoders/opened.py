@@ -11,7 +11,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear
 
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide, ImageSide, TextSide
 from fixlip.encoders.towers import is_plain
 
 
@@ -49,7 +49,7 @@ class OpenTower:
         "CLS", or "BOS", "EOS" and "pads" (all padding together), as far as the input has them.
     """
 
-    def __init__(self, side: ImageSide | TextSide, layer: int = -1) -> None:
+    def __init__(self, side: EncoderSide, layer: int = -1) -> None:
         if isinstance(side, ImageSide):
             own, self.encode, self._length = side.pixels, side.encoder.model.encode_image, None
         elif isinstance(side, TextSide):
@@ -219,7 +219,7 @@ def _check_layer(layer: int, depth: int) -> int:
     return layer % depth
 
 
-def _rows(side: ImageSide | TextSide, hidden: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
+def _rows(side: EncoderSide, hidden: torch.Tensor) -> tuple[torch.Tensor, tuple[str, ...]]:
     """Which tokens belong to each special row and to each player, (k + n, T), and the names."""
     T, owner = hidden.shape[1], torch.tensor(side.players.owner.tolist())
     if isinstance(side, ImageSide):

@@ -246,6 +246,9 @@ class TextSide(_Side):
             return self.encoder.model.encode_text(self.ids)  # (m, D)
 
 
+EncoderSide = ImageSide | TextSide
+
+
 def _source(image: object) -> str:
     """Return the name of the file that an image came from, or "array"."""
     path = image if isinstance(image, str | Path) else getattr(image, "filename", "")

@@ -1,8 +1,8 @@
 """The anatomy of image and text towers: blocks, patches, pooling and projection of every kind.
 
-This is the only file that knows how open_clip and timm name the parts of a tower. To support
-another kind of tower, add a function that fills in an `ImageTower` or a `TextTower` for it, and let
-`image_tower` or `text_tower` call it.
+How open_clip and timm name the parts of a tower stands here; what is inside a block stands in
+``attention`` and ``opened``. To support another kind of tower, add a function that fills in an
+`ImageTower` or a `TextTower` for it, and let `image_tower` or `text_tower` call it.
 """
 
 from __future__ import annotations

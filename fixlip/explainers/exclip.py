@@ -18,7 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fixlip import renamed
-from fixlip.explainers.integrated import VARIANTS, Line, Side
+from fixlip.encoders.sides import EncoderSide
+from fixlip.explainers.integrated import VARIANTS, Line
 from fixlip.solver import Factor
 
 References = tuple[str | None, str | None]
@@ -40,7 +41,7 @@ class Corners(NamedTuple):
 
 @renamed.keywords(method="mode")
 def factor(
-    side: Side,
+    side: EncoderSide,
     *,
     layer: int = -1,
     steps: int | None = None,
@@ -107,8 +108,8 @@ def factor(
 
 
 def corners(
-    image_side: Side,
-    text_side: Side,
+    image_side: EncoderSide,
+    text_side: EncoderSide,
     *,
     layer: int = -1,
     references: References = (None, None),

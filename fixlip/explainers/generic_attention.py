@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fixlip.encoders.attention import Attention, Readout, embed, readout
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide
 from fixlip.explainers.results import from_units
 from fixlip.explanation import Explanation
 from fixlip.solver import pair_scale
@@ -17,8 +17,8 @@ from fixlip.solver import pair_scale
 @torch.inference_mode(False)
 @torch.enable_grad()
 def explain(
-    image_side: ImageSide | TextSide,
-    text_side: ImageSide | TextSide,
+    image_side: EncoderSide,
+    text_side: EncoderSide,
     *,
     start_layer: int = -1,
     text_normalised: bool = False,

@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity
 
 from fixlip.checks import integer
 from fixlip.encoders.attention import Attention, embed, readout
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide, TextSide
 from fixlip.explainers.results import from_units
 from fixlip.explanation import Explanation
 from fixlip.solver import pair_scale
@@ -16,8 +16,8 @@ from fixlip.solver import pair_scale
 @torch.inference_mode(False)
 @torch.enable_grad()
 def explain(
-    image_side: ImageSide | TextSide,
-    text_side: ImageSide | TextSide,
+    image_side: EncoderSide,
+    text_side: EncoderSide,
     *,
     heads: str = "one",
     text_blocks: int = 8,

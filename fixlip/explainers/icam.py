@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from fixlip import renamed
-from fixlip.explainers.integrated import Line, Side
+from fixlip.encoders.sides import EncoderSide
+from fixlip.explainers.integrated import Line
 from fixlip.solver import Factor
 
 
 @renamed.keywords(method="mode")
 def factor(
-    side: Side, *, layer: int = -1, normalise: bool = True, mode: str = "auto", memory: float = 0.25
+    side: EncoderSide,
+    *,
+    layer: int = -1,
+    normalise: bool = True,
+    mode: str = "auto",
+    memory: float = 0.25,
 ) -> Factor:
     """One side's half: sum over d of a[s, d] dg/da[s, d], a vector of width D for every token s.
 

@@ -14,11 +14,10 @@ import torch
 from fixlip import renamed
 from fixlip.checks import integer, number, one_of
 from fixlip.encoders.opened import OpenTower, forward_mode
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide, ImageSide
 from fixlip.explainers.results import from_rows
 from fixlip.solver import Factor
 
-Side = ImageSide | TextSide
 REFERENCES = {"image": ("zero", "gaussian", "vectors"), "text": ("padding", "empty", "vectors")}
 # What the published codes do: steps, and padding tokens between start and end of the reference.
 VARIANTS = {"tmlr": (50, 1), "fixlip": (20, 2)}
@@ -33,7 +32,7 @@ class Line:
 
     def __init__(
         self,
-        side: Side,
+        side: EncoderSide,
         layer: int,
         reference: str | None,
         *,
@@ -139,7 +138,7 @@ def _derivative(function: Callable, at: torch.Tensor, along: torch.Tensor) -> to
     return torch.func.jvp(function, (at,), (along,))[1]
 
 
-def _reference(side: Side, reference: str, padding: int, seed: int) -> torch.Tensor | None:
+def _reference(side: EncoderSide, reference: str, padding: int, seed: int) -> torch.Tensor | None:
     """The reference's pixels (1, 3, H, W) or token ids (1, L); None for hidden states of zero."""
     if reference == "vectors":
         return None

@@ -8,17 +8,16 @@ from torch.nn.functional import normalize
 from fixlip import renamed
 from fixlip.checks import one_of
 from fixlip.encoders.opened import OpenTower
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide
 from fixlip.explainers.results import from_rows
 from fixlip.solver import Factor
 
-Side = ImageSide | TextSide
 VARIANTS = {"output": "itsm-o", "hidden": "itsm-h"}
 
 
 @torch.no_grad()
 def factor(
-    side: Side, *, variant: str = "output", layer: int = -1, normalise: bool = True
+    side: EncoderSide, *, variant: str = "output", layer: int = -1, normalise: bool = True
 ) -> Factor:
     """One side's half: every token taken to the embedding space by itself.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fixlip.encoders.opened import OpenTower
-from fixlip.encoders.sides import ImageSide, TextSide
+from fixlip.encoders.sides import EncoderSide, TextSide
 from fixlip.explanation import Explanation
 from fixlip.sampler.masks import empty_and_full
 from fixlip.solver import Factor
@@ -35,7 +35,7 @@ def from_rows(
 
 
 def from_units(
-    sides: Sequence[ImageSide | TextSide],
+    sides: Sequence[EncoderSide],
     units: Sequence[np.ndarray],
     *,
     fit: dict[str, Any],
