@@ -6,14 +6,14 @@ phi(z_a, z_b) = z_a' W z_b + c on masks z_a (n_I,) and z_b (n_T,), and W is the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from fixlip.checks import integer, number, one_of, warn
 from fixlip.explanation import Explanation
-from fixlip.sampler import Side, bernoulli, side_seeds, sweep
-from fixlip.solver import pair_scale
+from fixlip.sampler import Side, Sweep, bernoulli, side_seeds, sweep
+from fixlip.solver import Factor, pair, pair_scale
 from fixlip.solver.leastsquares import Columns, LeastSquares
 
 Samples = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # z_a, z_b, score, weight
@@ -87,12 +87,15 @@ def explain(
     for name, count in (("samples", samples), ("epochs", epochs), ("batch_size", batch_size)):
         integer(name, count)
     sides = (image_side, text_side)
-    infos = [dict(getattr(side, "info", {})) for side in sides]
-    scale, bias = pair_scale(*infos, scale=scale, bias=bias)
-    data, (empty_value, grand_value) = _sample(sides, samples, drop, seed)
-    z_a, z_b, score, weight = data
-    roots = math.sqrt(image_side.n), math.sqrt(text_side.n)
-    data = (z_a / roots[0], z_b / roots[1], score, weight)
+    scale, bias = pair_scale(*(getattr(s, "info", {}) for s in sides), scale=scale, bias=bias)
+    draws = [
+        bernoulli(side.n, samples, p=1 - drop, seed=own, antithetic=False)
+        for side, own in zip(sides, side_seeds(seed), strict=True)
+    ]
+    swept = [sweep(side, masks=drawn) for side, drawn in zip(sides, draws, strict=True)]
+    roots = [math.sqrt(side.n) for side in sides]
+    z_a, z_b = (s.masks.double() / root for s, root in zip(swept, roots, strict=True))
+    data = (z_a, z_b, *_neighbourhood(swept))
     options = {"samples": samples, "drop": drop, "fit": fit, "weight_decay": weight_decay}
     options["seed"] = seed
     if fit == "exact":
@@ -101,44 +104,30 @@ def explain(
         how = {"learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size}
         V, constant = descend(data, weight_decay, seed=seed, **how)
         options |= how
-    W = V / (roots[0] * roots[1])
-    options |= {"constant": scale * constant + bias, "scale": scale, "bias": bias}
-    n_I, n = image_side.n, image_side.n + text_side.n
-    e2 = np.zeros((n, n))
-    e2[:n_I, n_I:] = scale * W.numpy()
-    return Explanation(
-        e0=0.0,
-        e1=np.zeros(n),
-        e2=e2 + e2.T,
-        players=tuple(map(str, (*image_side.names, *text_side.names))),
-        n_image=n_I,
-        empty_value=scale * empty_value + bias,
-        grand_value=scale * grand_value + bias,
-        info={"image": infos[0], "text": infos[1], "fit": {"method": "lime", **options}},
-        picture=getattr(image_side, "picture", None),
+    options["constant"] = scale * constant + bias
+    # W is no product of the sides: the image's vectors are its rows, and the text's unit vectors
+    vectors = V / (roots[0] * roots[1]), torch.eye(text_side.n)
+    image, text = (
+        Factor(rows, s.names, kind, "lime", options, s.info, s.picture, ends=s.ends)
+        for rows, s, kind in zip(vectors, swept, ("image", "text"), strict=True)
     )
+    return pair(image, text, scale=scale, bias=bias)
 
 
-def _sample(
-    sides: tuple[Side, Side], samples: int, drop: float, seed: int
-) -> tuple[Samples, list[float]]:
-    """Masks, cosines and weights of the neighbourhood; the cosine of nothing and of everything."""
-    masks, embeddings, ends = [], [], []
-    for side, own in zip(sides, side_seeds(seed), strict=True):
-        drawn = bernoulli(side.n, samples, p=1 - drop, seed=own, antithetic=False)
-        swept = sweep(side, masks=drawn)
-        masks.append(drawn.masks.double())
-        embeddings.append(swept.embeddings.cpu().double())  # (samples, D)
-        ends.append(swept.ends.cpu().double())
-    score = (embeddings[0] * embeddings[1]).sum(1)  # (samples,)
-    near = [torch.cosine_similarity(E, end[1:]) for E, end in zip(embeddings, ends, strict=True)]
+def _neighbourhood(swept: Sequence[Sweep]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and weights (samples,) of the masked pairs."""
+    E, F = (s.embeddings.cpu().double() for s in swept)  # (samples, D)
+    near = [
+        torch.cosine_similarity(rows, s.ends[1:].cpu().double())
+        for rows, s in zip((E, F), swept, strict=True)
+    ]
     weight = ((near[0] + near[1]) / 2).clamp(min=0)
     if not weight.any():
         raise ValueError(
             "every masked input is unlike its original (cosine 0 or less), so no sample counts: "
             "drop fewer players"
         )
-    return (*masks, score, weight), (ends[0] * ends[1]).sum(1).tolist()
+    return (E * F).sum(1), weight
 
 
 def fit_exactly(data: Samples, weight_decay: float) -> tuple[torch.Tensor, float]:

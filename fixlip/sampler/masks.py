@@ -121,12 +121,9 @@ def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
             "sample them, or play with coarser players"
         )
     masks = ((torch.arange(2**n)[:, None] >> torch.arange(n)) & 1).bool()  # (2**n, n)
-    return MaskSample(masks, mask_probability(masks.sum(1).double(), n, p), p, "enumerated")
-
-
-def mask_probability(kept: torch.Tensor, n: int, p: float) -> torch.Tensor:
-    """Probability of one mask with ``kept`` of n players; in logs, where no n underflows."""
-    return torch.exp(kept * math.log(p) + (n - kept) * math.log1p(-p))
+    kept = masks.sum(1).double()
+    weights = torch.exp(kept * math.log(p) + (n - kept) * math.log1p(-p))
+    return MaskSample(masks, weights, p, "enumerated")
 
 
 def distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -69,20 +69,20 @@ def fit(
     if order == 2 or among is not None:
         own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
     origin, first, _ = vectors.fit(design.E)
+    chosen = {} if among is None else {"among": some.tolist()}
     return Factor(
         first=first,
         names=swept.names,
         kind=swept.info.get("kind", "text" if swept.picture is None else "image"),
         method="fixlip",
-        options={"order": order, "ridge": ridge}
-        | ({} if among is None else {"among": some.tolist()}),
+        options={"order": order, "ridge": ridge} | chosen,
         info=swept.info | {"masks": sample.m, "sampling": sample.sampling, "seed": sample.seed},
         picture=swept.picture,
         p=sample.p,
         ends=swept.ends,
         mean=design.mean,
         origin=origin,
-        own=lambda vectors: own.fit(design.E @ vectors),
+        own=own.along,
         errors=SideErrors(design, vectors, own) if errors else None,
     )
 

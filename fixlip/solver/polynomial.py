@@ -173,6 +173,10 @@ class Problem:
         """Polynomials in z of targets (m, k)."""
         return self.monomials(self.solutions(Y))
 
+    def along(self, vectors: torch.Tensor) -> Polynomial:
+        """Fit the embeddings' inner products with vectors (D, k)."""
+        return self.fit(self.design.E @ vectors)
+
     def monomials(self, solutions: Sequence[Solution]) -> Polynomial:
         """From the parts' coefficients in x to those of monomials in z."""
         design, n = self.design, len(self.singles)

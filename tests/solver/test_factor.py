@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -290,3 +291,11 @@ def test_players_that_no_mask_tells_apart_are_warned_about_under_any_penalty():
     with pytest.warns(UserWarning, match=r"\d+ of 21 terms undetermined.* Use more masks\.$"):
         found = fixlip.fit(rare)
     assert torch.isfinite(found.first).all()
+
+
+def test_factors_go_through_pickle():
+    """To another process, for instance: with error bars, and to the same explanation."""
+    sides = [fixlip.fit(swept(7, 60)), fixlip.fit(swept(5, 32))]
+    here, there = pair(*sides), pair(*pickle.loads(pickle.dumps(sides)))
+    np.testing.assert_array_equal(here.e2, there.e2)
+    np.testing.assert_array_equal(here.stderr.e2, there.stderr.e2)
