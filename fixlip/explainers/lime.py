@@ -105,7 +105,7 @@ def explain(
         V, constant = descend(data, weight_decay, seed=seed, **how)
         options |= how
     options["constant"] = scale * constant + bias
-    # W is no product of the sides: the image's vectors are its rows, and the text's unit vectors
+    # W as a pair of factors: the image's vectors are its rows, the text's are unit vectors
     vectors = V / (roots[0] * roots[1]), torch.eye(text_side.n)
     image, text = (
         Factor(rows, s.names, kind, "lime", options, s.info, s.picture, ends=s.ends)

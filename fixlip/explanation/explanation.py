@@ -31,7 +31,7 @@ Player = int | str
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """A game in short: a second-order polynomial of the mask that comes near it.
+    """A second-order polynomial of the mask that approximates a game.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class Explanation:
         return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows)
 
     def plain(self, **changes: Any) -> Explanation:
-        """A copy with some fields changed, and without what kinds of explanations add to it."""
+        """A copy of the class Explanation, with some fields changed."""
         same = {f.name: getattr(self, f.name) for f in fields(Explanation)}
         return Explanation(**same | changes)
 
@@ -235,7 +235,7 @@ class Explanation:
         return unflatten(np.sqrt(np.square(self.deviations.astype(float)).sum(0)), self.n)
 
     def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
-        """Standard errors of what is computed from the terms: ``Explanation.attributions``, say."""
+        """Standard errors of a quantity made of the terms, such as ``Explanation.attributions``."""
         if self.deviations is None:
             raise ValueError("this explanation was made without error bars: solve(errors=True)")
         here = np.asarray(quantity(self), float)
