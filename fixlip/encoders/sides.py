@@ -77,7 +77,7 @@ class _Side:
         Returns (m, D), of length 1, on the encoder's device, at least in float32. Raises TypeError
         or ValueError if the masks have another type or shape, or an embedding is not finite.
         """
-        masks = boolean_masks(torch.as_tensor(masks), self.n)
+        masks = boolean_masks(masks, self.n)
         if not len(masks):
             raise ValueError("got no masks: give at least one row")
         features = self._features(self.players.units(masks.to(self.encoder.device)))

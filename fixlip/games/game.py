@@ -62,7 +62,7 @@ class Game:
 
         Each side embeds every distinct mask of its own once.
         """
-        boolean_masks(masks, self.n)
+        masks = boolean_masks(masks, self.n)
         image, text = (
             embed_masks(side, part, batch_size=batch_size, progress=progress).cpu().double()
             for side, part in (
@@ -70,6 +70,11 @@ class Game:
                 (self.text_side, masks[:, self.n_image :].contiguous()),
             )
         )  # (m, D) each
+        if image.shape[1] != text.shape[1]:
+            raise ValueError(
+                f"the sides have embeddings of width {image.shape[1]} and {text.shape[1]}: make "
+                "both sides with the same encoder"
+            )
         return self.scale * (image * text).sum(1) + self.bias
 
 

@@ -46,7 +46,7 @@ def draw(
     "antithetic" and "independent" are `bernoulli` with and without pairs; "distinct" and
     "distinct-reference" are `distinct` with the weighting "mass" and "reference".
     """
-    check_counts(n, masks)
+    n, masks = check_counts(n, masks)
     one_of("sampling", sampling, SAMPLINGS)
     if n <= MAX_ENUMERATED and masks >= 2**n:
         return enumerate_masks(n, p=p)
@@ -136,6 +136,8 @@ def sweep(
         boolean_masks(sample.masks, side.n)
     else:
         sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
+    if len(side.names) != side.n:
+        raise ValueError(f"the side has {side.n} players and {len(side.names)} names: give as many")
     wanted = torch.cat([sample.masks, empty_and_full(side.n)])  # (m + 2, n)
     rows = embed_masks(side, wanted, batch_size=batch_size, progress=progress)  # (m + 2, D)
     about = dict(getattr(side, "info", {})), getattr(side, "picture", None)
@@ -146,7 +148,7 @@ def embed_masks(
     side: Side, masks: torch.Tensor, *, batch_size: int | None = None, progress: bool | None = None
 ) -> torch.Tensor:
     """Embed masks (m, n) as (m, D), every distinct mask once, in batches that fit in memory."""
-    boolean_masks(masks, side.n)
+    masks = boolean_masks(masks, side.n)
     size = getattr(side, "batch_size", 256) if batch_size is None else batch_size
     integer("batch_size", size)
     first, group = distinct_rows(masks.cpu().numpy())
@@ -170,7 +172,8 @@ def embed_masks(
                 size = len(batch) // 2
                 warn(f"{len(batch)} masks at once do not fit in memory: going on with {size}")
                 continue
-            done.append(_check_rows(rows, len(batch)))
+            width = done[0].shape[1] if done else None
+            done.append(_check_rows(rows, len(batch), width))
             start += len(batch)
             bar.update(len(batch))
     return torch.cat(done)[torch.from_numpy(group).to(done[0].device)]
@@ -182,16 +185,22 @@ def _next_batch(left: int, size: int) -> int:
     return left - LAST_BATCH if remainder_is_short else min(left, size)
 
 
-def _check_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+def _check_rows(rows: torch.Tensor, count: int, width: int | None) -> torch.Tensor:
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or rows.shape[0] != count:
         shape = tuple(rows.shape) if hasattr(rows, "shape") else type(rows).__name__
         raise ValueError(
             f"embed was given {count} masks and returned {shape}: it must return a torch tensor "
             "with one embedding per mask, (masks, D)"
         )
+    if rows.is_complex() or (width is not None and rows.shape[1] != width):
+        was = f"width {width} before" if width else "real numbers only"
+        raise ValueError(
+            f"embed returned {rows.dtype} of width {rows.shape[1]}, and {was}: it must return real "
+            "embeddings of one width"
+        )
     if bad := int((~torch.isfinite(rows).all(1)).sum()):
         raise ValueError(
             f"the encoder gave NaN or infinite embeddings for {bad} of {count} masks: "
             "the checkpoint is broken, or its precision too low (try dtype=torch.float32)"
         )
-    return rows
+    return rows.detach().clone()  # some sides write every batch into the same memory
