@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fixlip.checks import instance, number, one_of
+from fixlip.checks import instance, number, one_of, warn
 from fixlip.sampler import Sweep
 from fixlip.solver.errors import SideErrors
 from fixlip.solver.factor import Factor
@@ -65,6 +65,8 @@ def fit(
     everyone = torch.arange(design.n)
     some = everyone if among is None else _players(among, design.n)
     vectors = Problem(design, some, some[:0], ridge, design.sketch)
+    if vectors.penalises_first and (lost := design.undetermined_players):
+        warn_of_players(design.kind, design.m, lost, design.n)
     own = vectors
     if order == 2 or among is not None:
         own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
@@ -92,6 +94,15 @@ def check_fit(order: int, ridge: float | str) -> None:
     one_of("order", order, (1, 2))
     if not (isinstance(ridge, str) and ridge == "auto"):
         number('ridge must be "auto", or', ridge, at_least=0)
+
+
+def warn_of_players(kind: str, m: int, lost: int, n: int) -> None:
+    """Warn that masks leave first-order terms to a penalty."""
+    warn(
+        f"{kind}: {m} masks leave {lost} of {n} first-order terms undetermined (players that are "
+        "always or never kept, or always together): they are guesses. Use more masks, or a p "
+        "nearer to 0.5."
+    )
 
 
 def _players(among: Sequence[int], n: int) -> torch.Tensor:
