@@ -1,4 +1,4 @@
-"""Masks of players, and weights with which they stand for the product measure.
+"""Samples of masks, with weights for the product measure or the Shapley kernel.
 
 A mask is a boolean row, True = kept. Under the product measure every player is kept independently
 with probability ``p``.
@@ -17,7 +17,7 @@ from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, probability
 
 @dataclass(frozen=True, eq=False)
 class MaskSample:
-    """Masks with weights, which together stand for the product measure.
+    """A weighted sample of masks, under the product measure or the Shapley kernel.
 
     Attributes
     ----------
@@ -29,8 +29,8 @@ class MaskSample:
         Probability with which a player is kept.
     sampling, seed : str, int or None
         "antithetic", "independent", "enumerated", "distinct", "shapley" (these two also with
-        "-reference") or "given": rows of one's own, which count as drawn independently; None where
-        nothing was drawn.
+        "-reference") or "given" (the user's own, treated as independent draws). The seed is None
+        where nothing was drawn.
     """
 
     masks: torch.Tensor
@@ -127,7 +127,7 @@ def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
 
 
 def distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First row of every distinct mask, and for every row the distinct mask that it shows."""
+    """First row of each distinct mask, and each row's number among the distinct masks."""
     packed = np.packbits(masks, axis=1)
     keys = np.ascontiguousarray(packed).view([("", np.void, packed.shape[1])]).ravel()
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
