@@ -3,7 +3,7 @@
 In reading order: a `Side` is one image or caption whose players can be removed (``encoders``). A
 `Sweep` holds its embeddings under many masks (``sampler``). `fit` makes of a sweep a `Factor`, the
 side's half of an explanation, and `pair` makes of two factors an `Explanation` (``solver``,
-``explanation``). `explain` does all of that in one call. Beside that way stand any other game
+``explanation``). `explain` does all of that in one call. Independent of this are any other game
 (``games``), the question of how many masks (``budget``), other explainers, metrics and plots.
 """
 
@@ -40,7 +40,7 @@ renamed.RenamedModules.install()
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: the core does without open_clip."""
     if name not in _PUBLIC:
-        renamed.attributes("fixlip")(name)
+        return renamed.attributes("fixlip")(name)
     value = getattr(importlib.import_module(f"fixlip.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value

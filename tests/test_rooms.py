@@ -1,7 +1,7 @@
 """Who may import whom: the floor plan of the package, read from its import statements.
 
 A room is a folder of ``fixlip`` or a file beside the folders. An import inside ``TYPE_CHECKING`` or
-inside a function counts like any other: an arrow is an arrow.
+inside a function counts like any other.
 """
 
 import ast
@@ -30,10 +30,10 @@ MAY_IMPORT = {
     "pipeline": EXPLAINING,
     "explainers": EXPLAINING,
     "metrics": EXPLAINING,
-    "data": {"checks", "encoders", *GROUND},
+    "data": {"encoders", *GROUND},
     "studies": {"checks", "files"},
 }
-ORDER = {  # within a room, files import upwards in these lists only
+ORDER = {  # within a room, a file imports only files listed before it
     "sampler": ("masks", "distinct", "sweep"),
     "solver": (
         *("leastsquares", "polynomial", "errors", "factor"),
@@ -87,7 +87,7 @@ def arrows() -> set[tuple[str, str]]:
 
 def test_every_room_is_in_the_table():
     entries = [p for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
-    assert {p.stem for p in entries} - {"__init__", "__main__", "cli"} == set(MAY_IMPORT)
+    assert {p.stem for p in entries} - {"__init__"} == set(MAY_IMPORT)
 
 
 def test_every_arrow_is_in_the_table():

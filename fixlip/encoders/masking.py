@@ -10,7 +10,7 @@ import torch
 
 from fixlip.encoders.hooks import hooks
 from fixlip.encoders.towers import TextTower, is_plain
-from fixlip.sampler.sweep import LAST_BATCH
+from fixlip.sampler.sweep import MIN_BATCH
 
 
 @contextmanager
@@ -144,4 +144,4 @@ def fitting_rows(device: torch.device, tokens: int, width: int) -> int:
         numbers = torch.cuda.get_device_properties(device).total_memory // 8 // 64
     else:
         numbers = 2**20 if device.type == "cpu" else 2**22
-    return max(2 * LAST_BATCH, numbers // (tokens * width))
+    return max(2 * MIN_BATCH, numbers // (tokens * width))

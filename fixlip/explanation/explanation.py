@@ -134,8 +134,8 @@ class Explanation:
     def first_order(self) -> Explanation:
         """The fit of order 1 to this explanation: the `attributions`, and no pair terms.
 
-        The best one under the same p (for Shapley interactions, the one that is exact where
-        everything is removed). Error bars go with it.
+        The best one under the same p (for Shapley interactions: the one that agrees with this one
+        for the empty mask). Error bars are carried over.
 
         Examples
         --------
@@ -145,7 +145,8 @@ class Explanation:
         """
         p = self.keep_probability
         # z_i z_j is p_j z_i + p_i z_j - p_i p_j to first order
-        constant = 0.0 if self.info.get("fit", {}).get("index") == "shapley" else 0.5
+        fit = self.info.get("fit", {})
+        constant = 0.0 if fit.get("index") == "shapley" else 0.5
 
         def reduced(terms: Terms) -> tuple:
             shares = terms.e2 @ p  # (..., n)
@@ -156,7 +157,8 @@ class Explanation:
         if rows is not None:
             d0, d1 = reduced(unflatten(rows.astype(float), self.n))
             rows = flatten(d0, d1, np.zeros((len(d0), self.n, self.n))).astype(np.float32)
-        return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows)
+        info = self.info | {"fit": fit | {"order": 1}}
+        return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows, info=info)
 
     def plain(self, **changes: Any) -> Explanation:
         """A copy of the class Explanation, with some fields changed."""
@@ -317,9 +319,8 @@ class Explanation:
             **{"n_players": self.n, "min_order": 0, "max_order": 2},
         )
 
-    @classmethod
+    @staticmethod
     def from_shapiq(
-        cls,
         values: InteractionValues,
         *,
         n_image: int,

@@ -35,9 +35,9 @@ def estimate(
 
     (A dual encoder is cheaper to explain from two sweeps, by `fixlip.solve`.)
 
-    Returns an Explanation: its error bars are zero where all masks were asked; those of "distinct"
-    and Shapley samples are a little too wide where many of all masks were, as they take draws to be
-    independent. Raises TypeError or ValueError for unknown options, a budget below 3, or a game
+    Returns an Explanation. Its standard errors are zero for an enumeration, and conservative where
+    "distinct" or Shapley samples cover much of it, as draws are treated as independent. Raises
+    TypeError or ValueError for unknown options, a budget that is too small, or a game
     that returns anything but one finite number per mask.
 
     Parameters
@@ -49,8 +49,8 @@ def estimate(
     n : int, optional
         Number of players, where the game does not say it.
     index : {"banzhaf", "shapley"}
-        Nearest under independent masks with probability p (weighted Banzhaf; p = .5 is
-        Faith-Banzhaf), or under the Shapley kernel and exact for the empty and the full mask
+        Best least-squares approximation under the product measure (weighted Banzhaf; p = .5 is
+        Faith-Banzhaf), or under the Shapley kernel, exact for the empty and the full mask
         (order 1: KernelSHAP; order 2: Faith-Shap, FSII).
     p : float
         Probability of keeping a player, for "banzhaf".
@@ -60,7 +60,7 @@ def estimate(
         own is taken as it is, with its own p (for "shapley": the kernel as weights, as
         `fixlip.sampler.shapley_masks` makes it), and the two ends are asked besides.
     order, seed : {1, 2}, int
-        The same seed gives the same masks.
+        Order of the polynomial; the same seed gives the same masks.
     sampling, ridge
         See `fixlip.sampler.draw`, by default "antithetic", for "shapley" "distinct" (the default)
         or "distinct-reference"; and `fixlip.solve`.
@@ -161,7 +161,7 @@ def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: floa
     Z = masks.double()
     centre = Z.mean(0) if index == "banzhaf" else Z.mean(1, keepdim=True)  # ends fix the sum
     needed = n if index == "banzhaf" else n - 1
-    if lost := needed - rank(Z - centre):
+    if (lost := needed - rank(Z - centre)) > 0:
         warn_of_players("game", len(masks), lost, needed)
     terms = count_terms(n) - 2
     if index == "shapley" and order == 2 and ridge == 0 and len(masks) < terms:

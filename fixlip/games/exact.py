@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fixlip.checks import one_of
+from fixlip.checks import one_of, per_side
 from fixlip.explanation import Explanation, count_terms
 from fixlip.games.game import ask, count_players
 from fixlip.sampler import enumerate_masks
@@ -137,12 +137,7 @@ def weighted_banzhaf(
     Baniecki et al., NeurIPS 2025; Tsai, Yeh and Ravikumar, "Faith-Shap", JMLR 24, 2023.
     """
     n = _players(values)
-    both = (p, p) if isinstance(p, (int, float)) else tuple(map(float, p))
-    if len(both) != 2:
-        raise ValueError(
-            f"an Explanation has one p per side, got {len(both)}: give one number or two "
-            "(image, text), or take exact.polynomial for one p per player"
-        )
+    both = tuple(map(float, per_side("p, unlike that of exact.polynomial,", p)))
     terms = polynomial(values, p=np.repeat(both, [n_image, n - n_image]), order=order)
     return _explanation(values, terms, both, n_image, players, "banzhaf", order)
 

@@ -16,7 +16,6 @@ from fixlip.solver.errors import (
     residuals,
     shrinkage,
 )
-from fixlip.solver.fit import check_fit
 from fixlip.solver.leastsquares import Columns, LeastSquares
 from fixlip.solver.polynomial import Design, Polynomial, Problem
 
@@ -34,9 +33,8 @@ def fit_game(
     ``ends`` are values of the empty and of the full mask, which the sample then leaves out, to be
     met exactly: the limit of infinite weights. With the Shapley kernel as weights this is
     KernelSHAP (order 1) or Faith-Shap (order 2). Returns e0, e1 (n,), e2 (n, n) and deviations
-    (groups, 1 + n + n (n - 1) / 2) as an `Explanation` keeps them.
+    (rows, 1 + n + n (n - 1) / 2) as an `Explanation` keeps them.
     """
-    check_fit(order, ridge)
     design = Design(sample, values[:, None], "game")
     fit = _banzhaf_fit if ends is None else _shapley_fit
     (e0, e1, e2), *errors = fit(design, values, order, ridge, ends)
@@ -47,7 +45,7 @@ def fit_game(
 def _banzhaf_fit(
     design: Design, values: torch.Tensor, order: int, ridge: float | str, _: None
 ) -> list[Polynomial]:
-    """Terms of the values; what each group of masks adds to them; what the penalty took."""
+    """Terms of the values; deviations by groups of masks; simulated bias of the penalty."""
     mean = design.w @ values  # taken off first: a minimum-norm solution would spread it over terms
     Y = values[:, None] - mean
     everyone = torch.arange(design.n)

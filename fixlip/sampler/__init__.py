@@ -6,7 +6,6 @@ from fixlip.sampler.masks import MaskSample, bernoulli, enumerate_masks, side_se
 from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, sweep
 
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]
-__all__ += ["enumerate_masks", "shapley_masks", "side_seeds"]
-__all__ += ["split_budget", "sweep"]
+__all__ += ["enumerate_masks", "shapley_masks", "side_seeds", "split_budget", "sweep"]
 
 __getattr__ = renamed.attributes(__name__)

@@ -1,4 +1,4 @@
-"""Masks of players, and weights with which they stand for the product measure.
+"""Samples of masks, with weights for the product measure or the Shapley kernel.
 
 A mask is a boolean row, True = kept. Under the product measure every player is kept independently
 with probability ``p``.
@@ -21,7 +21,7 @@ KINDS += ("distinct-reference", "shapley-reference")
 
 @dataclass(frozen=True, eq=False)
 class MaskSample:
-    """Masks with weights, which together stand for the product measure.
+    """A weighted sample of masks, under the product measure or the Shapley kernel.
 
     Attributes
     ----------
@@ -34,8 +34,8 @@ class MaskSample:
         Probability with which a player is kept.
     sampling, seed : str, int or None
         "antithetic", "independent", "enumerated", "distinct", "shapley" (these two also with
-        "-reference") or "given": rows of one's own, which count as drawn independently; None where
-        nothing was drawn. "enumerated" is for what `enumerate_masks` lists, in its order.
+        "-reference") or "given" (the user's own, treated as independent draws). The seed is None
+        where nothing was drawn. "enumerated" is what `enumerate_masks` lists, in its order.
     """
 
     masks: torch.Tensor
@@ -158,7 +158,7 @@ def _probabilities(masks: torch.Tensor, p: float) -> torch.Tensor:
 
 
 def distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First row of every distinct mask, and for every row the distinct mask that it shows."""
+    """First row of each distinct mask, and each row's number among the distinct masks."""
     packed = np.packbits(masks, axis=1)
     keys = np.ascontiguousarray(packed).view([("", np.void, packed.shape[1])]).ravel()
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)

@@ -22,7 +22,7 @@ from fixlip.sampler.masks import (
     enumerate_masks,
 )
 
-LAST_BATCH = 8  # matrix products of fewer rows may take another path and differ in the last bit
+MIN_BATCH = 8  # matrix products of fewer rows may take another path and differ in the last bit
 SAMPLINGS = ("antithetic", "independent", "distinct", "distinct-reference")
 
 
@@ -180,9 +180,9 @@ def embed_masks(
 
 
 def _next_batch(left: int, size: int) -> int:
-    """How many of the rows that are left to embed next: no batch of fewer than LAST_BATCH rows."""
-    remainder_is_short = 0 < left - size < LAST_BATCH and size >= 2 * LAST_BATCH
-    return left - LAST_BATCH if remainder_is_short else min(left, size)
+    """How many rows to embed next, so that no short batch remains where ``size`` allows it."""
+    remainder_is_short = 0 < left - size < MIN_BATCH and size >= 2 * MIN_BATCH
+    return left - MIN_BATCH if remainder_is_short else min(left, size)
 
 
 def _check_rows(rows: torch.Tensor, count: int, width: int | None) -> torch.Tensor:

@@ -201,7 +201,8 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     repeats = copies(design)[0 :: 2 if design.folded else 1]
     different = float((1 / repeats).sum())
     rarer = "kept" if design.p < 0.5 else "removed"
-    rare = design.m * min(design.p, 1 - design.p) ** 2
+    drawn = design.sample.sampling in ("antithetic", "independent")  # alike, and of equal weight
+    rare = design.m * min(design.p, 1 - design.p) ** 2 if drawn else math.inf
     parts = []
     each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)
     for k, (part, solution, ridge) in enumerate(each_part):
@@ -210,7 +211,7 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
         # where a penalty settles many more terms than there are masks, `shrinkage` says how well
         settled = bool(ridge) and part.n_terms > 1.1 * different
         crowded = used > MAX_LEVERAGE * different and not settled
-        if len(problem.among) > 1 and not design.exact and rare < MIN_TOGETHER:
+        if len(problem.among) > 1 and rare < MIN_TOGETHER:
             warn(
                 f"{design.kind}: at p={design.p:g} two players are both {rarer} in {rare:.2g} of "
                 f"{design.m} masks on average: error bars within this side are too small. Use "

@@ -4,8 +4,8 @@ Letters: E the image's embedding, F the text's; the game's value for the masks z
 <E(z), F(y)>. Of each side a fit gives the players' vectors J (n, D), what each adds to the
 embedding on average; the mean (D,), and the origin (D,), the value at z = 0 of mean + J'(z - zbar);
 and, linear in a vector v, its own polynomial of <E(z), v>. The explanation is the image's own
-polynomial along the text's mean, the text's along the image's, and the cross block J_I J_T',
-centred: what it adds to the first order and to the constant is taken off there.
+polynomial for v = the text's mean, plus the text's for v = the image's, minus <mean_I, mean_T>,
+plus the cross terms (z - zbar)' J_I J_T' (y - ybar), expanded into monomials.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fixlip.solver.polynomial import Polynomial
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Factor:
-    """One side's half of an explanation: vectors whose inner products with the other's are terms.
+    """One side's half: vectors whose inner products with the other side's are the cross terms.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Factor:
     def with_special(self) -> Factor:
         """The vectors alone, with the special tokens as players before the others.
 
-        What exCLIP's completeness is about: ``pair(a.with_special(), b.with_special()).cross``.
+        For exCLIP's completeness: ``pair(a.with_special(), b.with_special()).cross``.
         """
         info = {k: v for k, v in self.info.items() if k not in ("grid", "owner")}
         every = torch.cat([self.special, self.first])  # (k + n, D)
@@ -120,7 +120,7 @@ def pair(
 ) -> Explanation:
     """Pair two sides: image and caption, or any two of one model.
 
-    The players of the first side come first. Methods for cross terms alone give nothing else.
+    The first side's players come first. Explainers of cross terms only leave e0 and e1 zero.
 
     Raises ValueError for factors of different models, methods or widths.
 
@@ -131,7 +131,7 @@ def pair(
         sweeps different seeds, also of an image that is paired with itself: both samples count as
         independent.
     order : {1, 2}
-        1 leaves out the terms between the sides, for sides fitted with order 1.
+        1: no cross terms; then both sides must be fitted with order=1. 2: cross terms too.
     scale, bias : float, optional
         The game is scale * <E, F> + bias. By default the model's own logit scale and bias (1 and 0
         for sides that name no model); scale=1, bias=0 explain the cosine.
@@ -142,7 +142,7 @@ def pair(
     rows = None
     if image.own is None or text.own is None:
         none_I, none_T = (f.first.new_zeros(f.n, f.n) for f in (image, text))
-        e0, e1 = 0.0, torch.cat([none_I.sum(1), none_T.sum(1)])
+        e0, e1 = 0.0, image.first.new_zeros(image.n + text.n)
         e2 = blocks(none_I, image.first @ text.first.T, none_T)
     else:
         e0, e1, e2 = _terms(image, text, cross=order != 1)
@@ -193,7 +193,7 @@ def _terms(image: Factor, text: Factor, *, cross: bool) -> tuple[torch.Tensor, .
     e0, e1 = g0 + h0 - image.mean @ text.mean, torch.cat([g1, h1])
     if not cross:
         return e0, e1, torch.block_diag(g2, h2)
-    # zbar' J_I and ybar' J_T: what the centred cross block takes from constant and first order
+    # zbar' J_I and ybar' J_T: centring moves these into the constant and the first order
     centre_I, centre_T = image.mean - image.origin, text.mean - text.origin
     e0 = e0 + centre_I @ centre_T
     e1 = e1 - torch.cat([image.first @ centre_T, text.first @ centre_I])

@@ -64,13 +64,13 @@ def fit(
     design = Design(sample, swept.embeddings, swept.info.get("kind", "side"))
     everyone = torch.arange(design.n)
     some = everyone if among is None else _players(among, design.n)
-    vectors = Problem(design, some, some[:0], ridge, design.sketch)
-    if vectors.penalises_first and (lost := design.undetermined_players):
+    slopes = Problem(design, some, some[:0], ridge, design.sketch)
+    if slopes.penalises_first and (lost := design.undetermined_players):
         warn_of_players(design.kind, design.m, lost, design.n)
-    own = vectors
+    own = slopes
     if order == 2 or among is not None:
         own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
-    origin, first, _ = vectors.fit(design.E)
+    origin, first, _ = slopes.fit(design.E)
     chosen = {} if among is None else {"among": some.tolist()}
     return Factor(
         first=first,
@@ -85,7 +85,7 @@ def fit(
         mean=design.mean,
         origin=origin,
         own=own.along,
-        errors=SideErrors(design, vectors, own) if errors else None,
+        errors=SideErrors(design, slopes, own) if errors else None,
     )
 
 

@@ -13,8 +13,8 @@ from functools import cached_property
 
 import torch
 
-BLOCK = 2**24  # most float64 entries of one block of design columns: 128 MB
-KEPT = 2**22  # most entries of a design that is kept in memory, not made anew each time: 32 MB
+BLOCK = 2**24  # maximum entries of a block of design columns, float64: 128 MB
+KEPT = 2**22  # largest design, in entries, that is cached: 32 MB
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LeastSquares:
     columns : Columns
         Penalised terms, (m, q).
     w : torch.Tensor, (m,)
-        Weights, positive, sum 1.
+        Weights, positive.
     """
 
     def __init__(self, free: torch.Tensor, columns: Columns, w: torch.Tensor) -> None:
@@ -82,7 +82,7 @@ class LeastSquares:
         Q, R = torch.linalg.qr(self.root * free)
         U, s, self.Vt = torch.linalg.svd(R, full_matrices=False)
         keep = s > s.max() * 1e-11 if s.numel() else s > 0
-        self.Q, self.s, self.Vt = Q @ U[:, keep], s[keep], self.Vt[keep]  # Q (m, f): orthonormal
+        self.Q, self.s, self.Vt = Q @ U[:, keep], s[keep], self.Vt[keep]  # Q (m, rank): orthonormal
         self.primal = columns.count <= len(w)
         if columns.count:
             values, V = torch.linalg.eigh(self._gram() if self.primal else self._kernel())
@@ -130,7 +130,7 @@ class LeastSquares:
     def choose(self, Y: torch.Tensor) -> tuple[float, float]:
         """The penalty of highest restricted likelihood for targets (m, k), on 12 decades.
 
-        With it minus twice the log-likelihood, per target and up to a constant. A penalty on |b|^2
+        Also returns its -2 log-likelihood, per target and up to a constant. A penalty on |b|^2
         is a normal prior on b; its restricted likelihood (Patterson and Thompson, 1971) needs only
         the eigenvalues. Generalised cross-validation degenerates near as many masks as unknowns.
         """
@@ -146,7 +146,7 @@ class LeastSquares:
         return float(grid[best]), float(cost[best])
 
     def energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Squares of projected targets along the columns (r, k) and off them (k,); their number."""
+        """Squared components along the columns (r, k), remainder (k,), and degrees of freedom."""
         y = self._project(Y)
         inside = self._along(y).square()
         outside = (y.square().sum(0) - inside.sum(0)).clamp(min=0)
@@ -171,5 +171,5 @@ class LeastSquares:
         return self.Vt.T @ ((self.Q.T @ (self.root * Y)) / self.s[:, None])
 
     def penalised_part(self, b: torch.Tensor) -> torch.Tensor:
-        """What penalised coefficients (q, k) say of every row, (m, k)."""
+        """Fitted values (m, k) of penalised coefficients (q, k)."""
         return torch.cat([T @ b for _, T in self.columns.blocks()])

@@ -1,4 +1,4 @@
-"""Least-squares polynomials of one side's masks, for any targets.
+"""Least-squares polynomials of masks, for any targets.
 
 Every fit is done in x = (z - p) / sqrt(p (1 - p)), whose monomials are orthonormal under the
 product measure; that keeps the systems well conditioned and gives the ridge penalty a meaning.
@@ -17,10 +17,10 @@ from fixlip.sampler import MaskSample
 from fixlip.solver.leastsquares import Columns, LeastSquares
 
 MIN_MASKS_PER_TERM = 4  # below that, first-order terms are penalised as well
-PRIOR_ROWS = 512  # rows, of folded designs twins, on which two priors are compared
-TARGETS = 128  # most targets by which a penalty is chosen
-MIN_STRENGTH = 0.01  # least squared slope of a player, relative to the mean
-POWER = 0.6  # a pair is expected to grow like (|slope_i| |slope_j|) ** POWER
+PRIOR_ROWS = 512  # rows (twin pairs, if folded) on which the two priors are compared
+TARGETS = 128  # maximum number of targets used to choose a penalty
+MIN_STRENGTH = 0.01  # lower bound on a player's squared slope, relative to the mean
+POWER = 0.6  # prior scale of a pair term: (|slope_i| |slope_j|) ** POWER
 
 # `Terms` of k targets, in z, the targets on the last axis: (k,), (n, k) and (n, n, k).
 Polynomial = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -28,11 +28,11 @@ Solution = tuple[torch.Tensor, torch.Tensor]  # free (f, k) and penalised (q, k)
 
 
 class Design:
-    """One side's masks and targets, shared by its least-squares problems.
+    """Masks and targets, of a side or a game, shared by its least-squares problems.
 
-    It is folded where the masks are complementary twins, x' = -x. Then a fit falls apart, exactly,
-    into an even part (constant, pairs) of the twins' means and an odd part (first order) of their
-    half differences, each with half the rows: the eigenproblem is eight times cheaper.
+    It is folded where the masks are complementary twins, x' = -x. Then a fit splits exactly into an
+    even part (constant, pairs) on the twins' means and an odd part (first order) on their half
+    differences, with half the rows each; an (m, m) eigenproblem is then eight times cheaper.
     """
 
     def __init__(self, sample: MaskSample, targets: torch.Tensor, kind: str) -> None:
@@ -59,7 +59,7 @@ class Design:
 
     @cached_property
     def sketch(self) -> torch.Tensor:
-        """E (m, D), or TARGETS random sums of its columns, of like mean squares: for `choose`."""
+        """E (m, D), or a random projection to TARGETS columns, for `choose`."""
         D = self.E.shape[1]
         if D <= TARGETS:
             return self.E
@@ -68,10 +68,10 @@ class Design:
 
     @cached_property
     def strength(self) -> torch.Tensor:
-        """How strong each player is by itself, (n,), of mean square 1: its slope's length to POWER.
+        """Prior scale of each player, (n,): |slope| ** POWER, normalised to mean square 1.
 
-        Higher powers had smaller errors, but were measured to be too sure about weak players:
-        pairs of them were shrunk, and their intervals too short.
+        Larger powers had smaller errors, but shrank pairs of weak players too much and made their
+        intervals too short.
         """
         centred, X = self.E - self.mean, self.X - self.w @ self.X
         inverse = torch.linalg.pinv(X.T @ (self.w[:, None] * X), hermitian=True, rtol=1e-10)
@@ -91,10 +91,10 @@ def rank(X: torch.Tensor) -> int:
 
 
 class Problem:
-    """One least-squares problem of a side: a constant, x_i for some players, x_i x_j among some.
+    """One least-squares problem: a constant, x_i for some players, x_i x_j among some.
 
-    Its parts are the whole, or of a folded design the even and the odd part, with a penalty each
-    that is chosen once, for the targets ``Y`` (m, k); then any targets are fitted. Results are
+    It has one part, or in a folded design an even and an odd one. Each part's penalty is chosen
+    once, for the targets ``Y`` (m, k); then any targets are fitted. Results are
     coefficients of monomials in z.
     """
 
@@ -146,7 +146,7 @@ class Problem:
         )
 
     def _first_scale(self, scale: torch.Tensor) -> torch.Tensor:
-        """Lengths of penalised first-order columns: all n matter as much as the n**2 / 2 pairs."""
+        """Lengths of penalised first-order columns: sqrt(n) times the players' scales."""
         return scale[self.singles] * math.sqrt(max(len(self.singles), 1))
 
     def _likelier_scale(self, Y: torch.Tensor) -> torch.Tensor:
@@ -158,7 +158,7 @@ class Problem:
         rows = slice(0, PRIOR_ROWS * (1 + self.design.folded))
 
         def cost(scale: torch.Tensor) -> float:
-            return sum(cost for _, cost in self._choose(self._factorise(scale, rows), Y[rows]))
+            return sum(value for _, value in self._choose(self._factorise(scale, rows), Y[rows]))
 
         return min(self.scale, self.design.strength, key=cost)
 
@@ -166,11 +166,11 @@ class Problem:
         """Penalty and cost of each part, from targets (m, k)."""
         return [part.choose(self.of_part(k, Y)) for k, part in enumerate(parts)]
 
-    def of_part(self, k: int, Y: torch.Tensor) -> torch.Tensor:
-        """Targets of the k-th part: twins' means or half differences (m/2, k), or all rows."""
+    def of_part(self, part: int, Y: torch.Tensor) -> torch.Tensor:
+        """Targets of one part: twins' means or half differences (m/2, k), or all rows."""
         if not self.design.folded:
             return Y
-        return ((Y[0::2] - Y[1::2]) if k else (Y[0::2] + Y[1::2])) / 2
+        return ((Y[0::2] - Y[1::2]) if part else (Y[0::2] + Y[1::2])) / 2
 
     def solutions(self, Y: torch.Tensor) -> list[Solution]:
         """Free and penalised coefficients of each part for targets (m, k)."""

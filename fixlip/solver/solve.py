@@ -5,8 +5,8 @@ E (m_I, D) and F (m_T, D). The game's value for image mask a and text mask b is 
 fit over all m_I * m_T values with weights w (x) v never needs those values: it is the sum of
 
 - an order-2 fit of the row means E Fbar on the image masks,
-- an order-2 fit of the column means F Ebar on the text masks, and
-- the cross block C = J_I J_T', the inner products of both sides' regression slopes,
+- an order-2 fit of the column means F Ebar on the text masks, minus <Ebar, Fbar>, and
+- the centred cross block of C = J_I J_T', inner products of both sides' regression slopes,
 
 because functions of Z alone, functions of Y alone (both centred) and products of centred masks are
 orthogonal to each other under w (x) v. The reference that forms all values: `solve_dense`.
@@ -41,7 +41,7 @@ def solve(
 ) -> Explanation:
     """Explain a pair from its two sweeps: the weighted least-squares fit over all mask pairs.
 
-    The same as ``pair(fit(image_sweep), fit(text_sweep))``; image and image, or text and text, pair
+    By default, ``pair(fit(image_sweep), fit(text_sweep))``; image and image, or text and text, pair
     up as well. Give the sweeps different seeds: both samples count as independent.
 
     Parameters

@@ -21,7 +21,7 @@ from fixlip.sampler import (
     split_budget,
     sweep,
 )
-from fixlip.sampler.sweep import LAST_BATCH, embed_masks
+from fixlip.sampler.sweep import MIN_BATCH, embed_masks
 
 
 class Counting:
@@ -174,7 +174,7 @@ def test_the_last_batch_is_not_a_handful():
         masks = torch.unique(bernoulli(20, m, seed=3).masks, dim=0)
         assert torch.equal(embed_masks(side, masks, batch_size=32), masks.float())
         assert side.rows == len(masks)
-        assert all(LAST_BATCH <= len(batch) <= 32 for batch in side.batches)
+        assert all(MIN_BATCH <= len(batch) <= 32 for batch in side.batches)
 
 
 @pytest.mark.parametrize("sampling", ["antithetic", "independent"])
