@@ -40,6 +40,11 @@ def grow(
             f"the sweep has {swept.n} players ({swept.names[0]}, ...) and the side {side.n} "
             f"({side.names[0]}, ...): grow a sweep with the side that made it"
         )
+    if repr(dict(getattr(side, "info", {}))) != repr(swept.info):
+        raise ValueError(
+            "the side is another one than that of the sweep (its image, caption or model differs): "
+            "grow a sweep with the side that made it"
+        )
     check_counts(side.n, masks)
     if masks < old.m:
         raise ValueError(f"a sweep of {old.m} masks cannot be grown to {masks}: ask for more")

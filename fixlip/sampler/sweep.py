@@ -97,6 +97,12 @@ class Sweep:
         """Number of players."""
         return self.sample.n
 
+    @property
+    def eps(self) -> float:
+        """Relative rounding error of a mean over embeddings, in half precision as in float32."""
+        dtype, single = self.embeddings.dtype, torch.finfo(torch.float32).eps
+        return min(torch.finfo(dtype).eps if dtype.is_floating_point else single, single)
+
 
 @renamed.keywords(method="sampling")
 def sweep(

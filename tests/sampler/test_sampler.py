@@ -219,6 +219,16 @@ def test_a_sample_of_the_reference_weighting_keeps_it_when_it_grows():
         grow(sweep(side, masks=shapley), side, 90)
 
 
+def test_a_sweep_is_not_extended_by_another_picture():
+    """Patches have the same names in every picture."""
+    one, other = Counting(8), Counting(8)
+    one.info, other.info = {"source": "a.png"}, {"source": "b.png"}
+    swept = sweep(one, masks=16)
+    assert grow(swept, one, 32).sample.m == 32
+    with pytest.raises(ValueError, match="image, caption or model differs"):
+        grow(swept, other, 32)
+
+
 def test_a_sweep_is_extended_by_its_own_side_and_to_more_masks():
     side = Counting(20)
     swept = sweep(side, masks=20)
