@@ -118,7 +118,8 @@ def instance(value: Any, kind: type, hint: str) -> Any:
 
 def per_side(name: str, value: object) -> tuple:
     """One value for both sides, or a value for the image and one for the text."""
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    several = isinstance(value, tuple | list) or np.ndim(value) == 1
+    both = tuple(value) if several else (value, value)
     if len(both) != 2:
         raise ValueError(f"{name} takes one value or two (image, text), got {value!r}")
     return both

@@ -37,6 +37,18 @@ class Side(Protocol):
         """Embed masks (m, n), bool, True = kept, as (m, D)."""
 
 
+def check_side(side: object) -> Side:
+    """Return a side; TypeError for anything else, ValueError where names and players differ."""
+    if missing := [name for name in ("n", "names", "embed") if not hasattr(side, name)]:
+        raise TypeError(
+            f"expected a side, with n, names and embed, got {type(side).__name__} without "
+            f"{', '.join(missing)}: encoder.image(...) and encoder.text(...) make sides"
+        )
+    if len(side.names) != integer("the number of players", side.n):
+        raise ValueError(f"the side has {side.n} players and {len(side.names)} names: give as many")
+    return side
+
+
 @renamed.keywords(method="sampling")
 def draw(
     n: int, masks: int, *, p: float = 0.5, seed: int = 0, sampling: str = "antithetic"
@@ -81,6 +93,19 @@ class Sweep:
     names: tuple[str, ...]
     info: dict[str, Any] = field(default_factory=dict)
     picture: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        rows, ends = (torch.as_tensor(x) for x in (self.embeddings, self.ends))
+        names = tuple(map(str, self.names))
+        if rows.ndim != 2 or len(rows) != self.sample.m or ends.shape != (2, rows.shape[1]):
+            raise ValueError(
+                f"{self.sample.m} masks need embeddings of shape ({self.sample.m}, D) and ends of "
+                f"(2, D), got {tuple(rows.shape)} and {tuple(ends.shape)}"
+            )
+        if len(names) != self.sample.n:
+            raise ValueError(f"{self.sample.n} players need as many names, got {len(names)}")
+        for name, value in {"embeddings": rows, "ends": ends, "names": names}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def masks(self) -> torch.Tensor:
@@ -137,16 +162,15 @@ def sweep(
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     """
+    check_side(side)
     if isinstance(masks, MaskSample):
         sample = masks
         boolean_masks(sample.masks, side.n)
     else:
         sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
-    if len(side.names) != side.n:
-        raise ValueError(f"the side has {side.n} players and {len(side.names)} names: give as many")
     wanted = torch.cat([sample.masks, empty_and_full(side.n)])  # (m + 2, n)
     rows = embed_masks(side, wanted, batch_size=batch_size, progress=progress)  # (m + 2, D)
-    about = dict(getattr(side, "info", {})), getattr(side, "picture", None)
+    about = dict(getattr(side, "info", None) or {}), getattr(side, "picture", None)
     return Sweep(sample, rows[:-2], rows[-2:], tuple(side.names), *about)
 
 

@@ -7,8 +7,9 @@ embedding's inner products with a vector that comes from the other side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
 from fixlip.checks import instance, number, one_of, warn
@@ -107,7 +108,10 @@ def warn_of_players(kind: str, m: int, lost: int, n: int) -> None:
 
 def _players(among: Sequence[int], n: int) -> torch.Tensor:
     """Different players of n, by their numbers from 0."""
-    players = [int(player) for player in among if player in range(n)]
-    if len(set(players)) < len(among):
-        raise ValueError(f"among must be different players, 0 to {n - 1}, got {list(among)}")
+    given = among.tolist() if hasattr(among, "tolist") else among
+    given = list(given) if isinstance(given, Iterable) else [given]
+    whole = (x for x in given if isinstance(x, int | np.integer) and not isinstance(x, bool))
+    players = [int(x) for x in whole if 0 <= x < n]
+    if len(set(players)) < len(given):
+        raise ValueError(f"among must be different players, 0 to {n - 1}, got {given}")
     return torch.tensor(players, dtype=torch.long)

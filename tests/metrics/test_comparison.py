@@ -173,7 +173,10 @@ def test_a_constant_score_has_no_scale():
         unit_scale(image, still)
     for dtype in (torch.float16, torch.float32, torch.float64):  # up to rounding
         row = torch.tensor([0.1, 0.2, 0.7], dtype=dtype)
-        still = [replace(s, embeddings=row.repeat(s.sample.m, 1)) for s in (image, text)]
+        still = [
+            replace(s, embeddings=row.repeat(s.sample.m, 1), ends=row.repeat(2, 1))
+            for s in (image, text)
+        ]
         with pytest.raises(ValueError, match="the same under all masks"):
             unit_scale(*still)
 
