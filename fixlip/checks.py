@@ -71,16 +71,38 @@ def probability(p: Any, name: str = "p") -> float:
     return float(p)
 
 
+def seed(value: Any) -> int:
+    """Return a seed as an int if it is a whole number that torch and numpy take, else raise."""
+    if integer("seed", value, at_least=0) >= 2**63:
+        raise ValueError(f"seed must be below 2**63, got {value!r}")
+    return int(value)
+
+
 def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
-    """Return ``masks`` if they are a boolean (m, n) tensor, else raise TypeError or ValueError."""
+    """Return masks (m, n) as a boolean tensor, else raise TypeError or ValueError.
+
+    They may be a tensor, an array or nested lists, of booleans or of the numbers 0 and 1.
+
+    Examples
+    --------
+    >>> boolean_masks([[1, 0], [0, 0]])
+    tensor([[ True, False],
+            [False, False]])
+    """
     import torch
 
-    if not isinstance(masks, torch.Tensor) or masks.dtype != torch.bool:
-        given = f"dtype {masks.dtype}" if hasattr(masks, "dtype") else type(masks).__name__
+    given = masks
+    try:
+        masks = masks if isinstance(masks, torch.Tensor) else torch.from_numpy(np.array(masks))
+        zero_or_one = masks.dtype == torch.bool or bool(((masks == 0) | (masks == 1)).all())
+    except (TypeError, ValueError, RuntimeError):
+        zero_or_one = False
+    if not zero_or_one:
+        kind = f"dtype {given.dtype}" if hasattr(given, "dtype") else type(given).__name__
         raise TypeError(
-            f"masks must be a boolean torch tensor, got {given}: "
-            "use torch.as_tensor(masks, dtype=torch.bool), True = kept"
+            f"masks must be True (kept) or False, or 1 and 0, as a tensor or an array, got {kind}"
         )
+    masks = masks.bool()
     if masks.ndim != 2 or (n is not None and masks.shape[1] != n):
         wanted = "(masks, players)" if n is None else f"(masks, {n}), one column per player"
         raise ValueError(f"masks must have the shape {wanted}, got {tuple(masks.shape)}")
@@ -96,7 +118,8 @@ def instance(value: Any, kind: type, hint: str) -> Any:
 
 def per_side(name: str, value: object) -> tuple:
     """One value for both sides, or a value for the image and one for the text."""
-    both = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    several = isinstance(value, tuple | list) or np.ndim(value) == 1
+    both = tuple(value) if several else (value, value)
     if len(both) != 2:
         raise ValueError(f"{name} takes one value or two (image, text), got {value!r}")
     return both

@@ -52,10 +52,15 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], abou
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: end the name in .safetensors")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    data = save(contiguous, metadata={"about": json.dumps(about)})
+    data = save(contiguous, metadata={"about": json.dumps(about, default=_plain)})
     with atomic(path) as file:
         file.write(data)
     return path
+
+
+def _plain(value: object) -> object:
+    """Numbers and arrays of numpy and torch as JSON has them, and anything else as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], object]:

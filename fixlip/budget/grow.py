@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 
+from fixlip.checks import instance
 from fixlip.sampler import SAMPLINGS, Side, Sweep, draw
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
-from fixlip.sampler.sweep import embed_masks
+from fixlip.sampler.sweep import check_side, embed_masks
 
 
 def grow(
@@ -34,11 +35,16 @@ def grow(
     batch_size, progress
         See `sweep`.
     """
-    old = swept.sample
+    old, side = instance(swept, Sweep, "fixlip.sweep(side) makes one").sample, check_side(side)
     if tuple(side.names) != swept.names:
         raise ValueError(
             f"the sweep has {swept.n} players ({swept.names[0]}, ...) and the side {side.n} "
             f"({side.names[0]}, ...): grow a sweep with the side that made it"
+        )
+    if repr(dict(getattr(side, "info", {}))) != repr(swept.info):
+        raise ValueError(
+            "the side is another one than that of the sweep (its image, caption or model differs): "
+            "grow a sweep with the side that made it"
         )
     check_counts(side.n, masks)
     if masks < old.m:

@@ -82,7 +82,7 @@ class VarianceComponents:
             unit * float((a * b).sum()) for a, b in ((M_I, M_T), (S_I, M_T), (M_I, S_T), (S_I, S_T))
         )
         ends = [float(s.ends.cpu().double().norm(dim=1).max()) for s in (image, text)]
-        rounding = 10 * torch.finfo(image.embeddings.dtype).eps * abs(scale) * math.prod(ends)
+        rounding = 10 * max(image.eps, text.eps) * abs(scale) * math.prod(ends)
         # counts `both` twice, to be careful, as stderr does
         error = now_I * zeta_image + now_T * zeta_text
         size = max(squares - error, error)

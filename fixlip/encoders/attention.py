@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from torch import nn
 from torch.nn.functional import linear, normalize
 
 from fixlip.checks import one_of
+from fixlip.encoders.hooks import hooks
 from fixlip.encoders.sides import EncoderSide, ImageSide, TextSide
 
 
@@ -125,9 +125,9 @@ def embed(
         found.append(Attention(_merge(q), _merge(k), _merge(v), probabilities, mixed, project))
         return finish(mixed)
 
-    with ExitStack() as hooks:
+    with hooks() as add:
         for layer in layers:
-            hooks.enter_context(layer.register_forward_hook(recompute, with_kwargs=True))
+            add(layer.register_forward_hook, recompute, with_kwargs=True)
         if isinstance(side, TextSide):
             features = encoder.model.encode_text(side.ids)  # (1, D)
         else:

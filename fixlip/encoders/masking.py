@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from fixlip.encoders.hooks import hooks
 from fixlip.encoders.towers import TextTower, is_plain
 from fixlip.sampler.sweep import MIN_BATCH
 
@@ -34,11 +35,11 @@ def hidden_tokens(tower: TextTower, hidden: torch.Tensor) -> Iterator[None]:
     def hide_keys(module, args, kwargs):
         return args, {**kwargs, "key_padding_mask": hidden}
 
-    with ExitStack() as hooks:
-        hooks.enter_context(tower.transformer.register_forward_pre_hook(repeat, with_kwargs=True))
+    with hooks() as add:
+        add(tower.transformer.register_forward_pre_hook, repeat, with_kwargs=True)
         if by_key:  # needs no (m * heads, L, L) numbers, and takes torch's fused attention
             for layer in tower.attention:
-                hooks.enter_context(layer.register_forward_pre_hook(hide_keys, with_kwargs=True))
+                add(layer.register_forward_pre_hook, hide_keys, with_kwargs=True)
         yield
 
 
@@ -80,11 +81,10 @@ def one_row_only(block: torch.nn.Module, position: int | None) -> Iterator[None]
         rows = block.ln_1(waiting.pop())  # as the block itself normalises the one row
         return (args[0], rows, rows), kwargs
 
-    with (
-        block.register_forward_pre_hook(one_query, with_kwargs=True),
+    with hooks() as add:
+        add(block.register_forward_pre_hook, one_query, with_kwargs=True)
         # prepended, so that permanent hooks see the rows that attention is given
-        block.attn.register_forward_pre_hook(all_keys, with_kwargs=True, prepend=True),
-    ):
+        add(block.attn.register_forward_pre_hook, all_keys, with_kwargs=True, prepend=True)
         yield
 
 
@@ -106,10 +106,10 @@ def blocks_in(
     def leave(module, args, output):
         running.close()
 
-    with ExitStack() as hooks:
+    with hooks() as add:
         for block in blocks:
-            hooks.enter_context(block.register_forward_pre_hook(enter))
-            hooks.enter_context(block.register_forward_hook(leave, always_call=True))
+            add(block.register_forward_pre_hook, enter)
+            add(block.register_forward_hook, leave, always_call=True)
         yield
 
 

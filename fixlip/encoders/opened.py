@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -11,8 +12,11 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import linear
 
+from fixlip.encoders.hooks import hooks
 from fixlip.encoders.sides import EncoderSide, ImageSide, TextSide
 from fixlip.encoders.towers import is_plain
+
+_FORWARD_MODE = threading.RLock()
 
 
 class OpenTower:
@@ -141,12 +145,13 @@ class OpenTower:
         The options are the attention mask or the rotary positions, the same for every input.
         """
         given: list[tuple[tuple, dict]] = []
-        with ExitStack() as hooks:
+
+        def note(module, args, options):
+            given.append((args, options))
+
+        with hooks() as add:
             for block in self.blocks[self.layer :]:
-                note = block.register_forward_pre_hook(
-                    lambda module, args, options: given.append((args, options)), with_kwargs=True
-                )
-                hooks.enter_context(note)
+                add(block.register_forward_pre_hook, note, with_kwargs=True)
             self.encode(inputs)
         hidden, length = given[0][0][0], self._length
         options = []
@@ -158,14 +163,17 @@ class OpenTower:
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """A context in which attention runs in kernels that support forward-mode differentiation."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
+    """A context in which attention runs in kernels that support forward-mode differentiation.
+
+    One thread at a time: torch's levels of forward mode and its choice of kernels are global.
+    """
+    with _FORWARD_MODE, sdpa_kernel(SDPBackend.MATH):
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
             yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _keys_and_values(

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate, normalize
 
 from fixlip.checks import boolean_masks, one_of
 from fixlip.encoders.captions import CaptionReader
+from fixlip.encoders.hooks import hooks
 from fixlip.encoders.masking import fitting_rows, hidden_tokens, one_row_only
 from fixlip.encoders.players import Players, blocks, patches, regions, tokens, words
 from fixlip.encoders.towers import ImageTower, TextTower
@@ -76,7 +77,7 @@ class _Side:
         Returns (m, D), of length 1, on the encoder's device, at least in float32. Raises TypeError
         or ValueError if the masks have another type or shape, or an embedding is not finite.
         """
-        masks = boolean_masks(torch.as_tensor(masks), self.n)
+        masks = boolean_masks(masks, self.n)
         if not len(masks):
             raise ValueError("got no masks: give at least one row")
         features = self._features(self.players.units(masks.to(self.encoder.device)))
@@ -171,9 +172,10 @@ class ImageSide(_Side):
 
         with (
             self.encoder.precision(),
-            self.tower.embedding.register_forward_hook(remove_patches),
+            hooks() as add,
             one_row_only(self.tower.blocks[-1], self.pooled),
         ):
+            add(self.tower.embedding.register_forward_hook, remove_patches)
             return model.encode_image(self.pixels)  # (m, D)
 
 
@@ -241,8 +243,9 @@ class TextSide(_Side):
         with (
             hidden_tokens(self.tower, hidden[:, : self.length]),
             one_row_only(self.tower.blocks[-1], self.pooled),
-            self.tower.transformer.register_forward_hook(put_back),
+            hooks() as add,
         ):
+            add(self.tower.transformer.register_forward_hook, put_back)
             return self.encoder.model.encode_text(self.ids)  # (m, D)
 
 

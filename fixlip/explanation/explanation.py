@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fixlip.checks import one_of
-from fixlip.explanation.terms import Terms, flatten, unflatten
+from fixlip.checks import boolean_masks, integer, number, one_of, per_side
+from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 from fixlip.files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -71,10 +71,25 @@ class Explanation:
 
     def __post_init__(self) -> None:
         n = len(self.players)
+        e1, e2 = _real("e1", self.e1), _real("e2", self.e2)
+        checked = {"e0": number("e0", float(_real("e0", self.e0))), "e1": e1, "e2": e2}
+        checked |= {"players": tuple(map(str, self.players))}
+        checked |= {"n_image": integer("n_image", self.n_image, at_least=0)}
+        p = tuple(float(q) for q in per_side("p", self.p))
+        if not all(0 <= q <= 1 for q in p):
+            raise ValueError(f"p must be one or two probabilities (image, text), got {self.p!r}")
+        for name, value in (checked | {"p": p}).items():
+            object.__setattr__(self, name, value)
         if self.e1.shape != (n,) or self.e2.shape != (n, n) or not 0 <= self.n_image <= n:
             raise ValueError(
                 f"{n} players need e1 of shape ({n},), e2 of ({n}, {n}) and n_image up to {n}; "
                 f"got {self.e1.shape}, {self.e2.shape} and {self.n_image}"
+            )
+        rows = self.deviations
+        if rows is not None and np.shape(rows)[1:] != (count_terms(n),):
+            raise ValueError(
+                f"deviations of {n} players have the shape (rows, {count_terms(n)}), got "
+                f"{np.shape(rows)}"
             )
         uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
         if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):  # also where it is NaN
@@ -115,13 +130,7 @@ class Explanation:
 
     def checked(self, masks: torch.Tensor | np.ndarray) -> np.ndarray:
         """Masks (m, n), bool, as numbers 0 and 1; an error where they are not of this game."""
-        masks = np.asarray(masks)
-        if masks.dtype != bool or masks.ndim != 2 or masks.shape[1] != self.n:
-            raise ValueError(
-                f"masks must be boolean of shape (masks, {self.n}), True = kept; "
-                f"got {masks.dtype} of shape {masks.shape}"
-            )
-        return masks.astype(float)
+        return boolean_masks(masks, self.n).cpu().numpy().astype(float)
 
     def attributions(self) -> np.ndarray:
         """First-order attributions (n,): each term plus its pairs, weighted by their partner's p.
@@ -181,7 +190,7 @@ class Explanation:
 
     def indices(self, player: Player | Sequence[Player]) -> list[int]:
         """Positions of one player, or of each of several."""
-        several = isinstance(player, Sequence) and not isinstance(player, str)
+        several = isinstance(player, Sequence | np.ndarray) and not isinstance(player, str)
         return [self.index(one) for one in (player if several else [player])]
 
     def index(self, player: Player) -> int:
@@ -337,6 +346,18 @@ class Explanation:
                 raise ValueError(f"order {len(key)} is too high: an Explanation has order 2")
             terms[len(key)][key] = values.values[position]
         e0, e1, e2 = terms
+        if () not in values.interaction_lookup:
+            e0 = values.baseline_value
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
         about = {"fit": {"index": index}}
         return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=about)
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+    """Numbers as a float64 array; an error for what is complex, or for NaN and infinite terms."""
+    value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if not np.issubdtype(value.dtype, np.number) or np.iscomplexobj(value):
+        raise ValueError(f"{name} must be real numbers, got {value.dtype}")
+    if bad := int((~np.isfinite(value)).sum()):
+        raise ValueError(f"{bad} terms of {name} are NaN or infinite: check the game and its fit")
+    return value.astype(float)

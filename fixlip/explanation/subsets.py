@@ -310,12 +310,6 @@ def _simple_bound(e1: np.ndarray, e2: np.ndarray, size: int) -> float:
 
 
 def _check(explanation: Explanation) -> None:
-    """Raise unless there are players, and all their terms are finite."""
+    """Raise unless there are players."""
     if not explanation.n:
         raise ValueError("the explanation has no players, so there are no subsets of them")
-    terms = np.concatenate([explanation.e1, explanation.e2.ravel()])
-    if bad := int((~np.isfinite(terms)).sum()):
-        raise ValueError(
-            f"{bad} terms of the explanation are NaN or infinite, and subsets with them cannot be "
-            "compared: fit it again, with more masks or a ridge penalty"
-        )

@@ -14,7 +14,8 @@ from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
 from fixlip.sampler import SAMPLINGS, MaskSample, draw, enumerate_masks, shapley_masks
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
-from fixlip.solver.fit import check_fit
+from fixlip.solver.fit import check_fit, warn_of_players
+from fixlip.solver.polynomial import rank
 
 
 @renamed.keywords(method="sampling")
@@ -159,15 +160,9 @@ def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: floa
     n = masks.shape[1]
     Z = masks.double()
     centre = Z.mean(0) if index == "banzhaf" else Z.mean(1, keepdim=True)  # ends fix the sum
-    X = Z - centre
-    rank = int(torch.linalg.matrix_rank(X.T @ X, hermitian=True)) if X.any() else 0
     needed = n if index == "banzhaf" else n - 1
-    if rank < needed:
-        warn(
-            f"{len(masks)} masks leave {needed - rank} of {needed} first-order terms undetermined "
-            "(players that are always or never kept, or always together): they are guesses. Use "
-            "more masks, or a p nearer to 0.5."
-        )
+    if (lost := needed - rank(Z - centre)) > 0:
+        warn_of_players("game", len(masks), lost, needed)
     terms = count_terms(n) - 2
     if index == "shapley" and order == 2 and ridge == 0 and len(masks) < terms:
         warn(

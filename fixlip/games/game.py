@@ -10,7 +10,7 @@ import torch
 from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, per_side, probability
 from fixlip.sampler import Side, bernoulli, enumerate_masks, side_seeds
 from fixlip.sampler.masks import check_counts
-from fixlip.sampler.sweep import embed_masks
+from fixlip.sampler.sweep import check_side, embed_masks
 from fixlip.solver import pair_scale
 
 
@@ -48,11 +48,11 @@ class Game:
         scale: float | None = None,
         bias: float | None = None,
     ) -> None:
-        self.image_side, self.text_side = image_side, text_side
+        self.image_side, self.text_side = check_side(image_side), check_side(text_side)
         self.n_image = image_side.n
         self.n = image_side.n + text_side.n
         self.names: Sequence[str] = (*image_side.names, *text_side.names)
-        infos = [getattr(side, "info", {}) for side in (image_side, text_side)]
+        infos = [getattr(side, "info", None) or {} for side in (image_side, text_side)]
         self.scale, self.bias = pair_scale(*infos, scale=scale, bias=bias)
 
     def __call__(
@@ -62,7 +62,7 @@ class Game:
 
         Each side embeds every distinct mask of its own once.
         """
-        boolean_masks(masks, self.n)
+        masks = boolean_masks(masks, self.n)
         image, text = (
             embed_masks(side, part, batch_size=batch_size, progress=progress).cpu().double()
             for side, part in (
@@ -70,6 +70,11 @@ class Game:
                 (self.text_side, masks[:, self.n_image :].contiguous()),
             )
         )  # (m, D) each
+        if image.shape[1] != text.shape[1]:
+            raise ValueError(
+                f"the sides have embeddings of width {image.shape[1]} and {text.shape[1]}: make "
+                "both sides with the same encoder"
+            )
         return self.scale * (image * text).sum(1) + self.bias
 
 

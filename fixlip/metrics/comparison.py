@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.stats import rankdata, spearmanr
 
-from fixlip.checks import one_of, warn
+from fixlip.checks import number, one_of, warn
 from fixlip.explanation import Explanation, Terms, flatten, unflatten
 from fixlip.sampler import Sweep
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM
@@ -62,7 +62,8 @@ def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     (a, b), (A, B) = means, covariances
     # Var <E, F> of independent E and F, without a difference of large numbers
     variance = float(b @ A @ b + a @ B @ a + (A * B).sum())
-    if not variance > 0:
+    rounding = 10 * max(image_sweep.eps, text_sweep.eps) * float(a.norm() * b.norm())
+    if not variance > rounding**2:
         raise ValueError("the score is the same under all masks: there is no scale to put it on")
     return variance**-0.5
 
@@ -172,13 +173,24 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
             f"one explanation has p={first.p} and the other p={second.p}: terms of different games "
             "have no difference; use the same p"
         )
+    fits = [e.info.get("fit", {}) for e in (first, second)]
+    for name in ("index", "method", "order", "basis"):
+        if fits[0].get(name) != fits[1].get(name):
+            raise ValueError(
+                f"one explanation has {name}={fits[0].get(name)!r} and the other "
+                f"{name}={fits[1].get(name)!r}: their terms mean different things"
+            )
     both = first.deviations, second.deviations
     image = first.info.get("image", {})
     names = [e.info.get("image", {}).get("model", {}).get("name", "game") for e in (first, second)]
     numbers = ("e0", "e1", "e2", "empty_value", "grand_value")
     return first.plain(
         **{name: getattr(first, name) - getattr(second, name) for name in numbers},
-        info={**first.info, "image": {**image, "model": {"name": " minus ".join(names)}}},
+        info={
+            **first.info,
+            "image": {**image, "model": {"name": " minus ".join(names)}},
+            "fit": {"method": "difference", "of": fits},
+        },
         deviations=None if any(d is None for d in both) else np.concatenate([both[0], -both[1]]),
     )
 
@@ -190,6 +202,11 @@ def _check_pair(first: Explanation, second: Explanation) -> None:
         raise ValueError(
             f"the images have {sizes[0][0]} and {sizes[1][0]} players: put both explanations on "
             "one grid, on_common_grid(explanation, grid)"
+        )
+    if first.players[: sizes[0][0]] != second.players[: sizes[0][0]]:
+        raise ValueError(
+            "the image players have other names: put both explanations on one grid, or play with "
+            "the same regions"
         )
     words = [[p.casefold() for p in e.players[e.n_image :]] for e in (first, second)]
     if words[0] != words[1]:
@@ -328,7 +345,7 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
     {'image': 0.333, 'text': 0.333, 'image x image': 0.0, 'text x text': 0.0,
      'image x text': 0.333, 'beyond': 0.0}
     """
-    shrunk = _shrunk(explanation)
+    shrunk, variance = _shrunk(explanation), number("variance", variance, above=0)
     n, q = explanation.n_image, explanation.keep_probability
     s2 = q * (1 - q)
     error = explanation.stderr_of(Explanation.attributions)

@@ -10,6 +10,7 @@ import torch
 from scipy.special import comb
 from scipy.stats import binom
 
+from fixlip import checks
 from fixlip.checks import MAX_ENUMERATED, one_of, probability, warn
 from fixlip.sampler.masks import MaskSample, check_counts, distinct_rows
 
@@ -40,8 +41,8 @@ def distinct(
     Baniecki et al., "Explaining Similarity in Vision-Language Encoders with Weighted Banzhaf
     Interactions", NeurIPS 2025, and its reference code.
     """
-    check_counts(n, m)
-    p = probability(p)
+    n, m = check_counts(n, m)
+    p, seed = probability(p), checks.seed(seed)
     if n <= MAX_ENUMERATED and m > 2**n:
         warn(f"{n} players have only {2**n} masks, not {m}: using all")
         m = 2**n
@@ -75,7 +76,7 @@ def shapley_masks(n: int, m: int, *, seed: int = 0, weighting: str = "mass") -> 
     >>> sample.masks.sum(1).tolist(), round(float(sample.weights[0]), 4)
     ([1, 1, 1, 2, 2, 2], 0.1667)
     """
-    check_counts(n, m)
+    (n, m), seed = check_counts(n, m), checks.seed(seed)
     if n < 2:
         raise ValueError("one player has no mask that is neither empty nor full: give 2 or more")
     if n <= MAX_ENUMERATED and m > 2**n - 2:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, probability
+from fixlip import checks
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, one_of, probability
+
+KINDS = ("antithetic", "independent", "enumerated", "distinct", "shapley", "given")
+KINDS += ("distinct-reference", "shapley-reference")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +26,16 @@ class MaskSample:
     Attributes
     ----------
     masks : torch.Tensor, (m, n), bool
-        True = kept. Rows may repeat; a sweep embeds every distinct row once.
+        True = kept; an array or lists are taken as well. Rows may repeat; a sweep embeds every
+        distinct row once.
     weights : torch.Tensor, (m,), float64
-        Positive; scaled to sum 1.
+        Positive; scaled to sum 1; an array or a list is taken as well.
     p : float
         Probability with which a player is kept.
     sampling, seed : str, int or None
         "antithetic", "independent", "enumerated", "distinct", "shapley" (these two also with
         "-reference") or "given" (the user's own, treated as independent draws). The seed is None
-        where nothing was drawn.
+        where nothing was drawn. "enumerated" is what `enumerate_masks` lists, in its order.
     """
 
     masks: torch.Tensor
@@ -40,18 +45,40 @@ class MaskSample:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        boolean_masks(self.masks)
-        probability(self.p)
-        if self.masks.shape[0] == 0:
+        one_of("sampling", self.sampling, KINDS)
+        masks = boolean_masks(self.masks).cpu()
+        if masks.shape[0] == 0:
             raise ValueError("got no masks: give at least one row")
-        if self.weights.shape != self.masks.shape[:1]:
+        given = self.weights if isinstance(self.weights, torch.Tensor) else np.array(self.weights)
+        weights = torch.as_tensor(given).detach().cpu()
+        if weights.shape != masks.shape[:1]:
             raise ValueError(
-                f"got weights of shape {tuple(self.weights.shape)} for {self.masks.shape[0]} "
+                f"got weights of shape {tuple(weights.shape)} for {masks.shape[0]} "
                 "masks: give one weight per mask"
             )
-        if not (torch.isfinite(self.weights).all() and (self.weights > 0).all()):
+        real = not weights.is_complex() and torch.isfinite(weights).all() and (weights > 0).all()
+        if not real:
             raise ValueError("weights must be finite and positive: leave out masks of weight zero")
-        object.__setattr__(self, "weights", self.weights.double() / self.weights.double().sum())
+        weights = weights.double() / weights.max()  # first, so that no sum overflows
+        checked = {"masks": masks, "weights": weights / weights.sum(), "p": probability(self.p)}
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.sampling == "enumerated":
+            self._check_enumerated()
+
+    def _check_enumerated(self) -> None:
+        """Raise unless the sample is what `enumerate_masks` makes: errors count as 0 for it."""
+        n, p = self.n, self.p
+        rows = torch.arange(self.m)
+        kept = (torch.equal(self.masks[:, i], (rows >> i & 1).bool()) for i in range(n))
+        if n > MAX_ENUMERATED or self.m != 2**n or not all(kept):
+            raise ValueError(
+                'a sample that is "enumerated" lists all masks in the order of enumerate_masks; '
+                'call one of your own "given"'
+            )
+        due = _probabilities(self.masks, p)
+        if not torch.allclose(self.weights, due / due.sum(), rtol=1e-6):
+            raise ValueError(f'the weights of an "enumerated" sample are those of p={p:g}')
 
     @property
     def m(self) -> int:
@@ -64,10 +91,9 @@ class MaskSample:
         return self.masks.shape[1]
 
 
-def check_counts(n: int, m: int) -> None:
-    """Raise unless there is at least one player and at least one mask is asked for."""
-    integer("the number of players", n)
-    integer("the number of masks", m)
+def check_counts(n: int, m: int) -> tuple[int, int]:
+    """Players and masks as ints; an error where there are none."""
+    return integer("the number of players", n), integer("the number of masks", m)
 
 
 def bernoulli(
@@ -95,8 +121,8 @@ def bernoulli(
     >>> bool((masks[0::2] == ~masks[1::2]).all())
     True
     """
-    check_counts(n, m)
-    p = probability(p)
+    n, m = check_counts(n, m)
+    p, seed = probability(p), checks.seed(seed)
     generator = torch.Generator().manual_seed(seed)
     if antithetic:
         u = torch.rand((m + 1) // 2, n, generator=generator, dtype=torch.float64)
@@ -113,7 +139,7 @@ def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
     Row r keeps player i where bit i of r is set, so row 0 is empty and the last row is full. For at
     most MAX_ENUMERATED players.
     """
-    check_counts(n, 1)
+    n, _ = check_counts(n, 1)
     p = probability(p)
     if n > MAX_ENUMERATED:
         raise ValueError(
@@ -121,9 +147,14 @@ def enumerate_masks(n: int, *, p: float = 0.5) -> MaskSample:
             "sample them, or play with coarser players"
         )
     masks = ((torch.arange(2**n)[:, None] >> torch.arange(n)) & 1).bool()  # (2**n, n)
-    kept = masks.sum(1).double()
-    weights = torch.exp(kept * math.log(p) + (n - kept) * math.log1p(-p))
-    return MaskSample(masks, weights, p, "enumerated")
+    return MaskSample(masks, _probabilities(masks, p), p, "enumerated")
+
+
+def _probabilities(masks: torch.Tensor, p: float) -> torch.Tensor:
+    """Probabilities of masks under the product measure, (m,), up to a factor; none is 0."""
+    kept, n = masks.sum(1).double(), masks.shape[1]
+    logs = kept * math.log(p) + (n - kept) * math.log1p(-p)
+    return torch.exp(logs - logs.max()).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def distinct_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,5 +172,5 @@ def empty_and_full(n: int) -> torch.Tensor:
 
 def side_seeds(seed: int) -> tuple[int, int]:
     """Seeds of the image's and of the text's masks: independent streams of one seed."""
-    image, text = np.random.SeedSequence(seed).generate_state(2)
+    image, text = np.random.SeedSequence(checks.seed(seed)).generate_state(2)
     return int(image), int(text)

@@ -37,6 +37,18 @@ class Side(Protocol):
         """Embed masks (m, n), bool, True = kept, as (m, D)."""
 
 
+def check_side(side: object) -> Side:
+    """Return a side; TypeError for anything else, ValueError where names and players differ."""
+    if missing := [name for name in ("n", "names", "embed") if not hasattr(side, name)]:
+        raise TypeError(
+            f"expected a side, with n, names and embed, got {type(side).__name__} without "
+            f"{', '.join(missing)}: encoder.image(...) and encoder.text(...) make sides"
+        )
+    if len(side.names) != integer("the number of players", side.n):
+        raise ValueError(f"the side has {side.n} players and {len(side.names)} names: give as many")
+    return side
+
+
 @renamed.keywords(method="sampling")
 def draw(
     n: int, masks: int, *, p: float = 0.5, seed: int = 0, sampling: str = "antithetic"
@@ -46,7 +58,7 @@ def draw(
     "antithetic" and "independent" are `bernoulli` with and without pairs; "distinct" and
     "distinct-reference" are `distinct` with the weighting "mass" and "reference".
     """
-    check_counts(n, masks)
+    n, masks = check_counts(n, masks)
     one_of("sampling", sampling, SAMPLINGS)
     if n <= MAX_ENUMERATED and masks >= 2**n:
         return enumerate_masks(n, p=p)
@@ -82,6 +94,19 @@ class Sweep:
     info: dict[str, Any] = field(default_factory=dict)
     picture: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        rows, ends = (torch.as_tensor(x) for x in (self.embeddings, self.ends))
+        names = tuple(map(str, self.names))
+        if rows.ndim != 2 or len(rows) != self.sample.m or ends.shape != (2, rows.shape[1]):
+            raise ValueError(
+                f"{self.sample.m} masks need embeddings of shape ({self.sample.m}, D) and ends of "
+                f"(2, D), got {tuple(rows.shape)} and {tuple(ends.shape)}"
+            )
+        if len(names) != self.sample.n:
+            raise ValueError(f"{self.sample.n} players need as many names, got {len(names)}")
+        for name, value in {"embeddings": rows, "ends": ends, "names": names}.items():
+            object.__setattr__(self, name, value)
+
     @property
     def masks(self) -> torch.Tensor:
         """The masks, (m, n), bool."""
@@ -96,6 +121,12 @@ class Sweep:
     def n(self) -> int:
         """Number of players."""
         return self.sample.n
+
+    @property
+    def eps(self) -> float:
+        """Relative rounding error of a mean over embeddings, in half precision as in float32."""
+        dtype, single = self.embeddings.dtype, torch.finfo(torch.float32).eps
+        return min(torch.finfo(dtype).eps if dtype.is_floating_point else single, single)
 
 
 @renamed.keywords(method="sampling")
@@ -131,6 +162,7 @@ def sweep(
     progress : bool, optional
         Show a progress bar; by default only on a terminal.
     """
+    check_side(side)
     if isinstance(masks, MaskSample):
         sample = masks
         boolean_masks(sample.masks, side.n)
@@ -138,7 +170,7 @@ def sweep(
         sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
     wanted = torch.cat([sample.masks, empty_and_full(side.n)])  # (m + 2, n)
     rows = embed_masks(side, wanted, batch_size=batch_size, progress=progress)  # (m + 2, D)
-    about = dict(getattr(side, "info", {})), getattr(side, "picture", None)
+    about = dict(getattr(side, "info", None) or {}), getattr(side, "picture", None)
     return Sweep(sample, rows[:-2], rows[-2:], tuple(side.names), *about)
 
 
@@ -146,7 +178,7 @@ def embed_masks(
     side: Side, masks: torch.Tensor, *, batch_size: int | None = None, progress: bool | None = None
 ) -> torch.Tensor:
     """Embed masks (m, n) as (m, D), every distinct mask once, in batches that fit in memory."""
-    boolean_masks(masks, side.n)
+    masks = boolean_masks(masks, side.n)
     size = getattr(side, "batch_size", 256) if batch_size is None else batch_size
     integer("batch_size", size)
     first, group = distinct_rows(masks.cpu().numpy())
@@ -170,7 +202,8 @@ def embed_masks(
                 size = len(batch) // 2
                 warn(f"{len(batch)} masks at once do not fit in memory: going on with {size}")
                 continue
-            done.append(_check_rows(rows, len(batch)))
+            width = done[0].shape[1] if done else None
+            done.append(_check_rows(rows, len(batch), width))
             start += len(batch)
             bar.update(len(batch))
     return torch.cat(done)[torch.from_numpy(group).to(done[0].device)]
@@ -182,16 +215,22 @@ def _next_batch(left: int, size: int) -> int:
     return left - MIN_BATCH if remainder_is_short else min(left, size)
 
 
-def _check_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+def _check_rows(rows: torch.Tensor, count: int, width: int | None) -> torch.Tensor:
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or rows.shape[0] != count:
         shape = tuple(rows.shape) if hasattr(rows, "shape") else type(rows).__name__
         raise ValueError(
             f"embed was given {count} masks and returned {shape}: it must return a torch tensor "
             "with one embedding per mask, (masks, D)"
         )
+    if rows.is_complex() or (width is not None and rows.shape[1] != width):
+        was = f"width {width} before" if width else "real numbers only"
+        raise ValueError(
+            f"embed returned {rows.dtype} of width {rows.shape[1]}, and {was}: it must return real "
+            "embeddings of one width"
+        )
     if bad := int((~torch.isfinite(rows).all(1)).sum()):
         raise ValueError(
             f"the encoder gave NaN or infinite embeddings for {bad} of {count} masks: "
             "the checkpoint is broken, or its precision too low (try dtype=torch.float32)"
         )
-    return rows
+    return rows.detach().clone()  # some sides write every batch into the same memory

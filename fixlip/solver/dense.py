@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from fixlip.checks import warn
 from fixlip.explanation import Explanation
 from fixlip.sampler import Sweep
 from fixlip.solver.factor import pair
@@ -78,5 +79,10 @@ def dense_fit(
     for column, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True), start=n + 1):
         torch.mul(masks[:, a], masks[:, b], out=design[:, column])
     fit = torch.linalg.lstsq(design.mul_(root), root * values[:, None], driver="gelsd")
+    if (left := design.shape[1] - int(fit.rank)) > 0:
+        warn(
+            f"the masks leave {left} of {design.shape[1]} terms undetermined; of many solutions "
+            "one is taken, which is not that of fixlip.solve. Use more masks."
+        )
     solution = fit.solution[:, 0]
     return solution[0], solution[1 : n + 1], solution[n + 1 :]

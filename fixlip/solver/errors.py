@@ -33,6 +33,7 @@ from fixlip.solver.polynomial import Design, Polynomial, Problem, Solution
 
 GROUPS = 48  # groups of masks per side
 MAX_LEVERAGE = 0.8  # degrees of freedom per different mask; above, residuals are too small
+MIN_TOGETHER = 10  # masks, on average, with both players of a pair in the rarer state
 DRAWS = 32  # draws from the prior from which the bias of a penalty is simulated
 
 
@@ -73,11 +74,10 @@ class SideErrors:
         terms); no rows: no error. Without ``cross`` the pair has no terms between the sides.
         """
         none = self.design.E.new_zeros(0, count_terms(self.design.n + other.n))
-        if not self.members.shape[1]:
-            return none, none
         directions = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
         directions = directions if cross else torch.zeros_like(directions)
-        groups, draws = self._of_groups(other, directions), self._of_penalties(other, directions)
+        groups = self._of_groups(other, directions) if self.members.shape[1] else none
+        draws = self._of_penalties(other, directions)
         return groups, none if draws is None else draws
 
     def own_rows(self, vectors: torch.Tensor) -> Iterator[Polynomial]:
@@ -200,6 +200,9 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     design = problem.design
     repeats = copies(design)[0 :: 2 if design.folded else 1]
     different = float((1 / repeats).sum())
+    rarer = "kept" if design.p < 0.5 else "removed"
+    drawn = design.sample.sampling in ("antithetic", "independent")  # alike, and of equal weight
+    rare = design.m * min(design.p, 1 - design.p) ** 2 if drawn else math.inf
     parts = []
     each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)
     for k, (part, solution, ridge) in enumerate(each_part):
@@ -207,7 +210,14 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
         used = float(each.sum())
         # where a penalty settles many more terms than there are masks, `shrinkage` says how well
         settled = bool(ridge) and part.n_terms > 1.1 * different
-        if used > MAX_LEVERAGE * different and not design.exact and not settled:
+        crowded = used > MAX_LEVERAGE * different and not settled
+        if len(problem.among) > 1 and rare < MIN_TOGETHER:
+            warn(
+                f"{design.kind}: at p={design.p:g} two players are both {rarer} in {rare:.2g} of "
+                f"{design.m} masks on average: error bars within this side are too small. Use "
+                f"{math.ceil(MIN_TOGETHER * design.m / rare):,} masks or more, or a p nearer to .5."
+            )
+        elif crowded and not design.exact:
             terms = "even or odd terms" if design.folded else "terms"
             warn(
                 f"{design.kind}: {different * (1 + design.folded):.0f} different masks are few for "

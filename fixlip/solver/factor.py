@@ -174,6 +174,7 @@ def pair_scale(
 ) -> tuple[float, float]:
     """Scale and bias of the game of two sides; an error where different models made them."""
     models = [info.get("model", {}) for info in (image_info, text_info)]
+    models = [m if isinstance(m, dict) else {"name": str(m), "fingerprint": str(m)} for m in models]
     prints = [model.get("fingerprint") for model in models]
     if prints[0] != prints[1]:
         names = [model.get("name", "an unnamed model") for model in models]

@@ -7,11 +7,12 @@ embedding's inner products with a vector that comes from the other side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 
-from fixlip.checks import instance, number, one_of
+from fixlip.checks import instance, number, one_of, warn
 from fixlip.sampler import Sweep
 from fixlip.solver.errors import SideErrors
 from fixlip.solver.factor import Factor
@@ -65,6 +66,8 @@ def fit(
     everyone = torch.arange(design.n)
     some = everyone if among is None else _players(among, design.n)
     slopes = Problem(design, some, some[:0], ridge, design.sketch)
+    if slopes.penalises_first and (lost := design.undetermined_players):
+        warn_of_players(design.kind, design.m, lost, design.n)
     own = slopes
     if order == 2 or among is not None:
         own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
@@ -94,9 +97,21 @@ def check_fit(order: int, ridge: float | str) -> None:
         number('ridge must be "auto", or', ridge, at_least=0)
 
 
+def warn_of_players(kind: str, m: int, lost: int, n: int) -> None:
+    """Warn that masks leave first-order terms to a penalty."""
+    warn(
+        f"{kind}: {m} masks leave {lost} of {n} first-order terms undetermined (players that are "
+        "always or never kept, or always together): they are guesses. Use more masks, or a p "
+        "nearer to 0.5."
+    )
+
+
 def _players(among: Sequence[int], n: int) -> torch.Tensor:
     """Different players of n, by their numbers from 0."""
-    players = [int(player) for player in among if player in range(n)]
-    if len(set(players)) < len(among):
-        raise ValueError(f"among must be different players, 0 to {n - 1}, got {list(among)}")
+    given = among.tolist() if hasattr(among, "tolist") else among
+    given = list(given) if isinstance(given, Iterable) else [given]
+    whole = (x for x in given if isinstance(x, int | np.integer) and not isinstance(x, bool))
+    players = [int(x) for x in whole if 0 <= x < n]
+    if len(set(players)) < len(given):
+        raise ValueError(f"among must be different players, 0 to {n - 1}, got {given}")
     return torch.tensor(players, dtype=torch.long)

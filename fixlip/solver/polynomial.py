@@ -52,6 +52,11 @@ class Design:
             and torch.equal(sample.weights[0::2], sample.weights[1::2])
         )
 
+    @property
+    def undetermined_players(self) -> int:
+        """How many players the masks cannot tell apart: never removed, say, or always together."""
+        return self.n - rank(self.X - self.w @ self.X)
+
     @cached_property
     def sketch(self) -> torch.Tensor:
         """E (m, D), or a random projection to TARGETS columns, for `choose`."""
@@ -78,6 +83,11 @@ class Design:
         if not float(size.sum()) > 0:  # a constant embedding
             return torch.ones_like(size)
         return size ** (POWER / 2) / (size**POWER).mean().sqrt()
+
+
+def rank(X: torch.Tensor) -> int:
+    """Rank of columns (m, n), by their inner products."""
+    return int(torch.linalg.matrix_rank(X.T @ X, hermitian=True)) if X.any() else 0
 
 
 class Problem:

@@ -19,7 +19,7 @@ import math
 import numpy as np
 import torch
 
-from fixlip.checks import integer, one_of
+from fixlip.checks import instance, integer, one_of
 from fixlip.explanation import Explanation
 from fixlip.sampler import Sweep
 from fixlip.solver.factor import pair, pair_scale
@@ -80,7 +80,8 @@ def solve(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     """
     check_options(order, ridge, basis, k)
-    sweeps = image_sweep, text_sweep
+    hint = "fixlip.sweep(side) makes one"
+    sweeps = [instance(swept, Sweep, hint) for swept in (image_sweep, text_sweep)]
     pair_scale(image_sweep.info, text_sweep.info, scale=scale, bias=bias)  # raises before the work
     within = 1 if order == 1 or basis == "cross" else 2
     among: tuple = (None, None)

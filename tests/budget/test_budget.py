@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -372,3 +373,23 @@ def test_the_advice_reads_as_a_paragraph():
     text = repr(fixlip.advise(Smooth(20), Smooth(12, seed=1), seconds=1, costs=COSTS))
     assert re.match(r"Advice: [\d,]+ image masks and [\d,]+ text masks, about (1|0\.99\d*) s", text)
     assert "paper's split at equal time" in text and "zeta_I" in text
+
+
+class InDtype:
+    """A side whose embeddings come in a dtype of its own."""
+
+    def __init__(self, side, dtype):
+        self.side, self.n, self.names, self.dtype = side, side.n, side.names, dtype
+
+    def embed(self, masks):
+        return (8 * self.side.embed(masks)).to(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int32])
+def test_interactions_in_half_precision_and_in_integers_are_seen(dtype):
+    """Rounding of single embeddings is no reason to call all interactions rounding."""
+    sides = InDtype(Smooth(9, seed=0), dtype), InDtype(Smooth(8, seed=1), dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        advice = fixlip.advise(*sides, seconds=1, costs=0.001)
+    assert sum(advice.masks) > 250  # of 512 + 256; the fewest are 76

@@ -49,10 +49,47 @@ def test_values_are_the_sum_over_kept_players_and_pairs(explanation):
     np.testing.assert_allclose(explanation.value(torch.from_numpy(masks)), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("masks", [np.ones((2, 6)), np.ones((2, 5), bool), np.ones(6, bool)])
+@pytest.mark.parametrize("masks", [np.ones((2, 5), bool), np.ones(6, bool), np.ones((1, 2, 6))])
 def test_wrong_masks_are_refused(explanation, masks):
-    with pytest.raises(ValueError, match=r"boolean of shape \(masks, 6\)"):
+    with pytest.raises(ValueError, match=r"the shape \(masks, 6\)"):
         explanation.value(masks)
+    with pytest.raises(TypeError, match="1 and 0"):
+        explanation.value(np.full((1, 6), 0.5))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+def test_terms_are_taken_as_arrays_tensors_and_lists(kind):
+    e = Explanation(0, kind([1, 2]), kind([[0, 3], [3, 0]]), ["a", "b"], np.int64(1), 0.5)
+    assert (e.e1.tolist(), e.cross.tolist(), e.p) == ([1.0, 2.0], [[3.0]], (0.5, 0.5))
+    assert e.value(kind([[1, 1]])).tolist() == [6.0] and e.players == ("a", "b")
+    assert e.given(np.array([0])).tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"e0": float("nan")}, "1 terms of e0 are NaN"),
+        ({"e1": np.array([1.0, np.inf])}, "1 terms of e1 are NaN or infinite"),
+        ({"e1": np.array([1j, 0])}, "e1 must be real numbers, got complex128"),
+        ({"e1": ["a", "b"]}, "e1 must be real numbers"),
+        ({"p": (2, -1)}, "p must be one or two probabilities"),
+        ({"p": (0.5,) * 3}, "one value or two"),
+        ({"n_image": 1.0}, "n_image must be a whole number"),
+        ({"n_image": 3}, "n_image up to 2"),
+        ({"deviations": np.zeros((3, 9))}, r"the shape \(rows, 4\), got \(3, 9\)"),
+    ],
+)
+def test_terms_that_would_mislead_are_refused(change, message):
+    given = {"e0": 0.0, "e1": np.ones(2), "e2": np.zeros((2, 2)), "players": ("a", "b")}
+    with pytest.raises(ValueError, match=message):
+        Explanation(**{**given, "n_image": 1, **change})
+
+
+def test_numbers_of_numpy_and_torch_in_the_record_are_saved(explanation, tmp_path):
+    """Whatever a side says of itself: a result is never lost for it."""
+    said = {"x": np.float32(0.5), "y": np.arange(2), "z": torch.ones(2), "path": tmp_path}
+    loaded = Explanation.load(replace(explanation, info=said).save(tmp_path / "e.safetensors"))
+    assert loaded.info == {"x": 0.5, "y": [0, 1], "z": [1.0, 1.0], "path": str(tmp_path)}
 
 
 def test_attributions_are_expected_contributions(explanation):
@@ -149,7 +186,7 @@ def test_pairs_that_are_no_symmetric_matrix_are_refused(explanation, change):
     i, j, value = change
     e2 = explanation.e2.copy()
     e2[i, j] = value
-    with pytest.raises(ValueError, match="symmetric with a zero diagonal and no NaN"):
+    with pytest.raises(ValueError, match=r"symmetric with a zero diagonal|NaN or infinite"):
         replace(explanation, e2=e2)
 
 
@@ -170,6 +207,21 @@ def test_the_index_of_shapiq_comes_back(explanation, index):
     back = Explanation.from_shapiq(values, n_image=3)
     expected = replace(explanation, info=fit, p=(0.5, 0.5)).first_order()
     assert back.first_order().e0 == pytest.approx(expected.e0)
+
+
+@pytest.mark.slow
+def test_a_baseline_of_shapiq_without_a_constant_is_the_constant():
+    shapiq = pytest.importorskip("shapiq")
+    values = shapiq.InteractionValues(
+        values=np.array([1.0, 2.0]),
+        index="SV",
+        max_order=1,
+        n_players=2,
+        min_order=1,
+        interaction_lookup={(0,): 0, (1,): 1},
+        baseline_value=-0.5,
+    )
+    assert Explanation.from_shapiq(values, n_image=1).value([[1, 1]]).tolist() == [2.5]
 
 
 @pytest.mark.slow

@@ -200,11 +200,6 @@ def test_cross_terms_alone_can_be_checked_one_side_at_a_time(size):
 
 def test_bad_input_is_named():
     e = random(5)
-    for bad in (np.nan, np.inf):
-        broken = explanation([1.0, bad], np.zeros((2, 2)))
-        for call in (greedy, exact, lambda b: optimum(b, 1), starting_players):
-            with pytest.raises(ValueError, match="1 terms of the explanation are NaN or infinite"):
-                call(broken)
     with pytest.raises(ValueError, match="no players"):
         greedy(explanation([], np.zeros((0, 0)), n_image=0))
     with pytest.raises(ValueError, match=r"25 players have 2\*\*25 subsets.*use greedy"):
@@ -224,5 +219,5 @@ def test_bad_input_is_named():
         optimum(e, 2, seconds=0)
     with pytest.raises(ValueError, match="k must be a whole number"):
         starting_players(e, 0)
-    with pytest.raises(ValueError, match="masks must be boolean"):
-        score(e, np.zeros((2, 5)))
+    with pytest.raises(TypeError, match="1 and 0"):
+        score(e, np.full((2, 5), 2))

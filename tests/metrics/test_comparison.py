@@ -171,6 +171,14 @@ def test_a_constant_score_has_no_scale():
     still = replace(text, embeddings=0 * text.embeddings)
     with pytest.raises(ValueError, match="the same under all masks"):
         unit_scale(image, still)
+    for dtype in (torch.float16, torch.float32, torch.float64):  # up to rounding
+        row = torch.tensor([0.1, 0.2, 0.7], dtype=dtype)
+        still = [
+            replace(s, embeddings=row.repeat(s.sample.m, 1), ends=row.repeat(2, 1))
+            for s in (image, text)
+        ]
+        with pytest.raises(ValueError, match="the same under all masks"):
+            unit_scale(*still)
 
 
 # --- agreement ---------------------------------------------------------------------------------
@@ -184,6 +192,29 @@ def test_the_difference_is_an_explanation():
     assert np.allclose(d.stderr.e2, np.hypot(a.stderr.e2, b.stderr.e2), rtol=1e-5)
     assert "toy 0 minus toy 2" in repr(d)
     assert difference(a, replace(b, deviations=None)).deviations is None
+
+
+@pytest.mark.parametrize(
+    ("fit", "message"),
+    [
+        ({"index": "shapley"}, "index=None and the other index='shapley'"),
+        ({"order": 1}, "order=2 and the other order=1"),
+        ({"method": "exclip"}, "method='fixlip' and the other method='exclip'"),
+    ],
+)
+def test_terms_that_mean_different_things_have_no_difference(fit, message):
+    a, b = explained(3, 4, seed=0), explained(3, 4, seed=5, model=2)
+    other = replace(b, info={**b.info, "fit": {**b.info["fit"], **fit}})
+    with pytest.raises(ValueError, match=message):
+        difference(a, other)
+    named = replace(b, players=tuple(f"r{i}" for i in range(12)) + b.players[12:])
+    with pytest.raises(ValueError, match="the image players have other names"):
+        difference(a, named)
+    with pytest.raises(ValueError, match="least-squares fit under p"):
+        variance_shares(difference(a, b))
+    for variance in (0, -1, math.nan, "1"):
+        with pytest.raises(ValueError, match="variance must be a number above 0"):
+            variance_shares(a, variance=variance)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from fixlip.sampler import (
     draw,
     enumerate_masks,
     shapley_masks,
+    side_seeds,
     split_budget,
     sweep,
 )
@@ -218,6 +219,16 @@ def test_a_sample_of_the_reference_weighting_keeps_it_when_it_grows():
         grow(sweep(side, masks=shapley), side, 90)
 
 
+def test_a_sweep_is_not_extended_by_another_picture():
+    """Patches have the same names in every picture."""
+    one, other = Counting(8), Counting(8)
+    one.info, other.info = {"source": "a.png"}, {"source": "b.png"}
+    swept = sweep(one, masks=16)
+    assert grow(swept, one, 32).sample.m == 32
+    with pytest.raises(ValueError, match="image, caption or model differs"):
+        grow(swept, other, 32)
+
+
 def test_a_sweep_is_extended_by_its_own_side_and_to_more_masks():
     side = Counting(20)
     swept = sweep(side, masks=20)
@@ -265,10 +276,10 @@ def test_impossible_numbers_of_masks_are_refused(masks):
 
 def test_masks_of_the_wrong_shape_or_type_are_refused():
     ones = torch.ones(3, dtype=torch.float64)
-    with pytest.raises(TypeError, match=r"boolean torch tensor, got dtype torch\.float32"):
-        MaskSample(torch.ones(3, 4), ones)
+    with pytest.raises(TypeError, match=r"1 and 0.*got dtype torch\.float32"):
+        MaskSample(torch.full((3, 4), 0.5), ones)
     with pytest.raises(TypeError, match="got list"):
-        MaskSample([[True]], ones)
+        MaskSample([[None]], ones)
     with pytest.raises(ValueError, match=r"\(masks, players\)"):
         MaskSample(torch.ones(3, dtype=torch.bool), ones)
     with pytest.raises(ValueError, match="one weight per mask"):
@@ -293,7 +304,85 @@ def test_unknown_names_are_refused():
         enumerate_masks(40)
 
 
+@pytest.mark.parametrize("kind", [np.array, list, torch.tensor])
+def test_samples_of_ones_own_are_taken_as_arrays_and_lists(kind):
+    rows = [[True, False], [False, False], [True, True]]
+    sample = MaskSample(kind(rows), kind([1, 2, 1]), np.float32(0.25))
+    assert sample.masks.tolist() == rows and sample.weights.tolist() == [0.25, 0.5, 0.25]
+    assert type(sample.p) is float
+    huge = MaskSample(kind(rows), kind(np.full(3, 1e308)))
+    assert huge.weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_a_sample_is_enumerated_only_if_it_is():
+    """Its errors count as 0, and its rows are read as those of `enumerate_masks`."""
+    every = enumerate_masks(3, p=0.3)
+    MaskSample(every.masks, every.weights * 7, 0.3, "enumerated")
+    for masks, weights in (
+        (every.masks.flip(0), every.weights),
+        (every.masks[:4], every.weights[:4]),
+        (every.masks, torch.ones(8)),
+    ):
+        with pytest.raises(ValueError, match='"enumerated"'):
+            MaskSample(masks, weights, 0.3, "enumerated")
+    with pytest.raises(ValueError, match="sampling must be"):
+        MaskSample(every.masks, every.weights, 0.3, "Antithetic")
+    assert enumerate_masks(3, p=1e-300).weights[0] == 1
+
+
+@pytest.mark.parametrize("sampling", ["antithetic", "independent", "distinct"])
+def test_numpy_numbers_are_numbers(sampling):
+    """Also small ones, whose arithmetic would overflow."""
+    for kind in (np.int64, np.uint8):
+        one = draw(kind(9), kind(255), p=np.float32(0.5), seed=kind(3), sampling=sampling)
+        other = draw(9, 255, seed=3, sampling=sampling)
+        assert torch.equal(one.masks, other.masks) and type(one.seed) is int
+    for seed in (-1, 1.5, "1", True, None, 2**64):
+        with pytest.raises(ValueError, match="seed must be"):
+            draw(9, 20, seed=seed, sampling=sampling)
+        with pytest.raises(ValueError, match="seed must be"):
+            side_seeds(seed)
+
+
+def test_rows_that_an_encoder_gives_are_copied():
+    class SameMemory(Counting):
+        rows_of_all = torch.empty(64, 3)
+
+        def embed(self, masks):
+            rows = self.rows_of_all[: len(masks)]
+            rows[:] = masks[:, :3].float().requires_grad_()
+            return rows
+
+    swept = sweep(SameMemory(5), masks=32, batch_size=10)
+    assert torch.equal(swept.embeddings, swept.masks[:, :3].float())
+    assert not swept.embeddings.requires_grad
+
+
 def test_broken_encoders_are_named():
+    class Complex(Counting):
+        def embed(self, masks):
+            return torch.ones(len(masks), 3) * 1j
+
+    class Widening(Counting):
+        width = 2
+
+        def embed(self, masks):
+            self.width += 1
+            return torch.ones(len(masks), self.width)
+
+    class Unnamed(Counting):
+        def __init__(self, n):
+            super().__init__(n)
+            self.names = self.names[1:]
+
+    for kind, message in (
+        (Complex, "returned torch.complex64 of width 3, and real numbers"),
+        (Widening, "of width 4, and width 3 before"),
+        (Unnamed, "5 players and 4 names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(kind(5), masks=32, batch_size=10)
+
     class Nan(Counting):
         def embed(self, masks):
             return torch.full((len(masks), 3), float("nan"))

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -269,6 +270,17 @@ def test_a_pair_says_how_each_side_was_made():
         (lambda s: fixlip.fit(s, among=[0, 9]), ValueError, r"players, 0 to 3, got \[0, 9\]"),
         (lambda s: fixlip.fit(s, among=[0, 0]), ValueError, "different players"),
         (lambda s: fixlip.fit(s, among=["dog"]), ValueError, "different players"),
+        (
+            lambda s: fixlip.fit(s, among=[True, False]),
+            ValueError,
+            r"players, .* got \[True, False",
+        ),
+        (lambda s: fixlip.fit(s, among=7), ValueError, r"different players, 0 to 3, got \[7\]"),
+        (lambda s: fixlip.solve(s, "b"), TypeError, "expected a Sweep, got str"),
+        (lambda s: fixlip.sweep("a.png"), TypeError, "expected a side, .*got str without n, names"),
+        (lambda s: fixlip.Game(s, s), TypeError, "got Sweep without embed"),
+        (lambda s: replace(s, ends=s.ends[:1]), ValueError, "ends of"),
+        (lambda s: replace(s, embeddings=s.embeddings[1:]), ValueError, "16 masks need embeddings"),
         (
             lambda s: pair(fixlip.fit(s), fixlip.fit(s), scale=math.nan),
             ValueError,

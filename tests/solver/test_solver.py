@@ -33,7 +33,7 @@ def test_split_equals_the_dense_joint_fit(p, sampling, basis):
     text = sweep(Smooth(6, seed=2), masks=62, p=p[1], seed=4, sampling=sampling)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # all terms are determined
-        split = solve(image, text, ridge=0, basis=basis, k=9)
+        split = solve(image, text, ridge=0, basis=basis, k=9, errors=False)
     assert distance(split, solve_dense(image, text, basis=basis, k=9)) < 1e-9
 
 
