@@ -5,28 +5,32 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
-import safetensors
 import torch
 from huggingface_hub import constants as hub
-from open_clip.factory import get_model_config
-from open_clip.pretrained import download_pretrained
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
-from fixlip.checks import one_of, warn
+from fixlip.checks import warn
+from fixlip.encoders.architectures import build
+from fixlip.encoders.checkpoint import first_line, read_tensors
 from fixlip.encoders.demo_towers import register_towers
+from fixlip.encoders.device import choose_device, choose_type
 from fixlip.encoders.encoder import Encoder
 from fixlip.encoders.towers import refuse_family
+from fixlip.encoders.weights import put_weights
 
 DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
-FOLDER, HUB = "local-dir:", "hf-hub:"
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+FOLDER, HUB, CONFIG = "local-dir:", "hf-hub:", "open_clip_config.json"
+RANDOM = "random"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+PREFERRED = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")  # in a folder
 DOWNLOAD = "download the repository, and load 'local-dir:' and the folder's path"
 
 
@@ -68,111 +72,178 @@ def load(
     --------
     >>> encoder = load("ViT-B-32", pretrained="openai")  # doctest: +SKIP
     """
-    dtype, device = _dtype(dtype), _device(device)
+    dtype, device = choose_type(dtype), choose_device(device)
     model, tokenizer, label, weights = _find_model(name, pretrained, tokenizer)
     return Encoder(model, tokenizer, name=label, pretrained=weights, device=device, dtype=dtype)
 
 
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"the device {str(device)!r} cannot be used here: {reason}; leave device out to use "
-            "the best there is"
-        ) from None
-    return torch.device(device)
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    known["float64"] = torch.float64
-    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
-    return known[one_of("dtype", name, known)]
-
-
 def _find_model(
-    name: str, pretrained: str | Path | None, tokenizer: Callable | str | Path | None
+    name: str | Path, pretrained: str | Path | None, tokenizer: Callable | str | Path | None
 ) -> tuple[torch.nn.Module, Callable, str, str | None]:
-    """Return a model on the CPU in float32, its tokenizer, and the names of it and its weights."""
+    """Return a model on the CPU, its tokenizer, and the names of it and its weights."""
     register_towers()
-    label = name
-    if name in DEMOS:
-        folder = Path(__file__).parents[1] / "demo" / "models" / name
-        if not folder.is_dir():
-            raise FileNotFoundError(f"the model {name!r} is not part of this copy of fixlip")
-        name = f"{FOLDER}{folder}"
-    elif name.startswith(FOLDER):
-        # the folder's own name only, so that results do not depend on where it lies
-        label = f"{FOLDER}{Path(name.removeprefix(FOLDER)).name}"
-    elif not name.startswith(HUB):
-        name = label = name.replace("/", "-")  # OpenAI's "ViT-B/32"
-    config = _config(name)
+    name, label = _names(name)
+    described = _describe(name)
+    config, prepared = described["model_cfg"], described.get("preprocess_cfg") or {}
     refuse_family(config, label)
-    own_weights = name.startswith((FOLDER, HUB))
-    if own_weights and pretrained is not None:
-        raise ValueError(f"{label!r} brings its own weights; leave pretrained={pretrained!r} out")
-    weights = None if own_weights else _weights(name, pretrained)
+    source = _source(name, label, pretrained)
+    tensors = read_tensors(source) if isinstance(source, Path) else None  # before what is fetched
     tokenizer = find_tokenizer(name, config, tokenizer)
-    return _model(name, weights), tokenizer, label, weights and Path(weights).name
+    own_weights = name.startswith((FOLDER, HUB))
+    if not own_weights:
+        how = preparation_of(name, str(source))
+        prepared = how.preprocess
+        if how.quick_gelu is not None:
+            config["quick_gelu"] = how.quick_gelu
+    if tensors is None and source != RANDOM:
+        tensors = read_tensors(Path(_fetch(name, source)))
+    try:
+        model = build(config, prepared)
+    except Exception as error:
+        reason = first_line(error)
+        raise ValueError(f"the configuration of {label!r} makes no model: {reason}") from None
+    if tensors is not None:
+        put_weights(model, tensors, label, f"the weights {str(source)!r}")
+    return model, tokenizer, label, None if own_weights else Path(source).name
 
 
-def _config(name: str) -> dict:
-    """Return the configuration of an architecture."""
-    if name.startswith(FOLDER):
-        path = Path(name.removeprefix(FOLDER)) / "open_clip_config.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}; give a folder that open_clip saved")
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no open_clip configuration: {error!r}") from None
-    if name.startswith(HUB):
-        with _from_hub(f"the configuration of {name!r}", DOWNLOAD):
-            return get_model_config(name)
-    known = open_clip.list_models()
-    if name not in known:
-        close = difflib.get_close_matches(name, [*DEMOS, *known], n=4, cutoff=0.5)
-        raise ValueError(
-            f"no model is called {name!r}; did you mean {' or '.join(map(repr, close))}?"
-            if close
-            else f"no model is called {name!r}; expected one of {', '.join(map(repr, DEMOS))}, a "
-            "name from open_clip.list_models(), 'local-dir:<folder>' or 'hf-hub:<repository>'"
+def _names(name: str | Path) -> tuple[str, str]:
+    """Return a model's name as open_clip knows it, and what it is called in results."""
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"expected the name of a model, or the path of a folder, got {name!r}")
+    text = str(name)
+    if text in DEMOS:
+        folder = Path(__file__).parents[1] / "demo" / "models" / text
+        if not folder.is_dir():
+            raise FileNotFoundError(f"the model {text!r} is not part of this copy of fixlip")
+        return f"{FOLDER}{folder}", text
+    if text.startswith(HUB):
+        return text, text
+    known = text.replace("/", "-")  # OpenAI's "ViT-B/32"
+    if known in open_clip.list_models():
+        return known, known
+    folder = Path(text.removeprefix(FOLDER)).expanduser()
+    if text.startswith(FOLDER) or (text and folder.is_dir()):
+        # the folder's own name only, so that results do not depend on where it lies
+        return f"{FOLDER}{folder}", f"{FOLDER}{Path(os.path.abspath(folder)).name}"
+    raise _unknown(text)
+
+
+def _unknown(name: str) -> Exception:
+    """Return the error for a name that is none: a file, an absent folder, or a misspelt name."""
+    path = Path(name).expanduser()
+    if name and path.is_file():
+        return ValueError(
+            f"{name!r} is a file; give the name of its architecture, and the file as pretrained="
         )
-    return get_model_config(name)
+    if name.startswith(("/", "~", ".")) or name.count("/") > 1:
+        hint = f"folder at {name!r}; check the path"
+        if "://" in name:
+            hint = f"folder at {name!r}, and addresses are not fetched; {DOWNLOAD}"
+        return FileNotFoundError(f"there is no {hint}")
+    known = [*DEMOS, *open_clip.list_models()]
+    repository = "/" in name
+    close = difflib.get_close_matches(
+        name.replace("/", "-"), known, n=4, cutoff=0.8 if repository else 0.5
+    )
+    offers = " or ".join(map(repr, close))
+    if repository:
+        offers += f"{', or ' if close else ''}the repository '{HUB}{name}' of the Hugging Face Hub"
+    return ValueError(
+        f"no model is called {name!r}; did you mean {offers}?"
+        if offers
+        else f"no model is called {name!r}; expected one of {', '.join(map(repr, DEMOS))}, a "
+        "name from open_clip.list_models(), 'local-dir:<folder>' or 'hf-hub:<repository>'"
+    )
 
 
-def _weights(name: str, pretrained: str | Path | None) -> str:
-    """Return a known tag, the path of a readable checkpoint file, or "random"."""
+def _describe(name: str) -> dict:
+    """Return what a configuration file holds: "model_cfg" and, beside it, "preprocess_cfg"."""
+    if name.startswith(FOLDER):
+        path = Path(name.removeprefix(FOLDER)) / CONFIG
+        if not path.is_file():
+            hint = "give a folder that open_clip saved"
+            if not path.parent.is_dir():
+                hint = "the folder does not exist"
+            elif (path.parent / "config.json").is_file():
+                hint = "the folder's model is in the format of transformers: " + hint
+            raise FileNotFoundError(f"there is no {path}; {hint}")
+    elif name.startswith(HUB):
+        with _from_hub(f"the configuration of {name!r}", DOWNLOAD):
+            path = Path(download_pretrained_from_hf(name.removeprefix(HUB), filename=CONFIG))
+    else:
+        return {"model_cfg": open_clip.get_model_config(name)}
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        reason = _lack(described)
+    except ValueError as error:
+        reason = first_line(error)
+    if reason:
+        raise ValueError(f"{path} is no open_clip configuration: {reason}")
+    return described
+
+
+def _lack(described: object) -> str | None:
+    """Return what is missing in the content of a configuration file."""
+    for keys in (("model_cfg",), ("model_cfg", "vision_cfg"), ("model_cfg", "text_cfg")):
+        part = described
+        for key in keys:
+            part = part.get(key) if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            return f"it has no {'.'.join(keys)!r} with settings"
+    return None if "embed_dim" in described["model_cfg"] else "it has no 'model_cfg.embed_dim'"
+
+
+def _source(name: str, label: str, pretrained: str | Path | None) -> Path | str:
+    """Return where weights are: in a file, in a repository of the Hub, under a tag, or "random"."""
+    if name.startswith((FOLDER, HUB)):
+        if pretrained is not None:
+            raise ValueError(
+                f"{label!r} brings its own weights; leave pretrained={pretrained!r} out"
+            )
+        return name if name.startswith(HUB) else _checkpoint_in(name.removeprefix(FOLDER))
     tags = open_clip.list_pretrained_tags_by_model(name)
     offers = f"one of the tags {', '.join(map(repr, tags))}, " if tags else ""
     offers += "the path of a checkpoint file, or 'random' for random weights"
     if pretrained is None:
         raise ValueError(f"which weights of {name!r}? Give pretrained= {offers}")
     text = str(pretrained)
-    if text == "random" or open_clip.pretrained.is_pretrained_cfg(name, text):
+    if text == RANDOM or open_clip.pretrained.is_pretrained_cfg(name, text):
         return text
     path = Path(text).expanduser()
-    if not (path.is_file() or path.suffix in SUFFIXES or len(path.parts) > 1):
-        raise ValueError(f"{name!r} has no weights called {text!r}; expected {offers}")
+    if path.is_dir():
+        raise ValueError(
+            f"{text!r} is a folder; give the checkpoint file in it, or load '{FOLDER}{text}' if "
+            f"open_clip saved it"
+        )
+    if "://" in text:
+        raise ValueError(f"{text!r} is not fetched; download it, and give the path of the file")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint file at {text!r}; check the path")
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"the checkpoint {text!r} must end in {', '.join(SUFFIXES)}")
-    try:
-        if path.suffix == ".safetensors":
-            with safetensors.safe_open(path, "pt"):
-                pass
-        else:  # pickled code is never run
-            torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise ValueError(f"the checkpoint {text!r} cannot be read: {_line(error)}") from None
-    return str(path)
+        if path.suffix in SUFFIXES or len(path.parts) > 1:
+            raise FileNotFoundError(f"there is no checkpoint file at {text!r}; check the path")
+        raise ValueError(f"{name!r} has no weights called {text!r}; expected {offers}")
+    return path
+
+
+def _checkpoint_in(folder: str) -> Path:
+    """Return the file of weights in a folder that open_clip saved."""
+    files = [path for suffix in SUFFIXES for path in sorted(Path(folder).glob(f"[!.]*{suffix}"))]
+    if not files:
+        raise ValueError(
+            f"the folder {folder!r} holds no weights: expected a file such as "
+            f"{PREFERRED[0]}{SUFFIXES[0]}"
+        )
+    for name in PREFERRED:
+        for path in files:
+            if path.stem == name:
+                return path
+    if len(files) > 1:
+        listed = ", ".join(repr(path.name) for path in files[:4])
+        raise ValueError(
+            f"the folder {folder!r} holds several checkpoints ({listed}); rename the one that "
+            f"is meant to {PREFERRED[0]}{files[0].suffix}"
+        )
+    return files[0]
 
 
 @dataclass(frozen=True)
@@ -200,7 +271,7 @@ def preparation_of(name: str, weights: str) -> Preparation:
     if not prepared:
         return Preparation(None, {})
     quick = [tag for tag in tags if open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")]
-    if weights != "random" and quick and _quick(name) != name:
+    if weights != RANDOM and quick and _quick(name) != name:
         warn(
             f"a checkpoint file does not say its activation, and {name!r} uses GELU; if these are "
             f"weights such as {', '.join(quick)}, load {_quick(name)!r} instead"
@@ -219,44 +290,18 @@ def _quick(name: str) -> str:
     return other if other in open_clip.list_models() else name
 
 
-def _model(name: str, weights: str | None) -> torch.nn.Module:
-    """Build a model and read its weights."""
-    if weights is None:
-        if name.startswith(FOLDER):
-            return _create(name, require_pretrained=True)
-        with _from_hub(f"{name!r}", DOWNLOAD):
-            return _create(name, require_pretrained=True)
-    how = preparation_of(name, weights)
-    options: dict = {"force_preprocess_cfg": how.preprocess}
-    if how.quick_gelu is not None:
-        options["quick_gelu"] = how.quick_gelu
-    if weights == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return open_clip.create_model(name, **options)
-    tag = open_clip.get_pretrained_cfg(name, weights)
-    if tag:
-        as_name = _quick(name) if how.quick_gelu else name
-        with _from_hub(
-            f"the weights {weights!r} of {name!r}",
-            f"download them elsewhere, and load {as_name!r} with pretrained= the path of the file",
-        ):
-            weights = download_pretrained(tag)
-    return _create(name, pretrained=weights, **options)
-
-
-def _create(name: str, **options: object) -> torch.nn.Module:
-    try:
-        return open_clip.create_model(name, **options)
-    except Exception as error:
-        where = options.get("pretrained", name)
-        text = str(error)
-        if any(hint in text for hint in ("size mismatch", "Missing key", "Unexpected key")):
-            first = text.splitlines()[1].strip()[:120] if "\n" in text else text[:120]
-            reason = f"its weights are those of another architecture ({first} ...)"
-        else:
-            reason = _line(error)
-        raise ValueError(f"the weights {where!r} do not load into {name!r}: {reason}") from None
+def _fetch(name: str, source: str) -> str:
+    """Return the path of a tag's or a repository's weights, fetched where they are not cached."""
+    if name.startswith(HUB):
+        with _from_hub(f"the weights of {name!r}", DOWNLOAD):
+            return download_pretrained_from_hf(name.removeprefix(HUB))
+    tag = open_clip.get_pretrained_cfg(name, source)
+    as_name = _quick(name) if tag.get("quick_gelu") else name
+    with _from_hub(
+        f"the weights {source!r} of {name!r}",
+        f"download them elsewhere, and load {as_name!r} with pretrained= the path of the file",
+    ):
+        return download_pretrained(tag)
 
 
 def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None) -> Callable:
@@ -279,8 +324,9 @@ def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | N
                 **text.get("tokenizer_kwargs", {}),
             )
         except Exception as error:
+            reason = first_line(error)
             raise ValueError(
-                f"the folder {str(tokenizer)!r} holds no tokenizer that can be read: {_line(error)}"
+                f"the folder {str(tokenizer)!r} holds no tokenizer that can be read: {reason}"
             ) from None
     advice = (
         "give tokenizer= the path of a folder with the tokenizer's files, or a function from a "
@@ -291,7 +337,7 @@ def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | N
         try:
             return open_clip.get_tokenizer(name)
         except Exception as error:
-            raise ValueError(f"{name!r} has no tokenizer: {_line(error)}; {advice}") from None
+            raise ValueError(f"{name!r} has no tokenizer: {first_line(error)}; {advice}") from None
     with _from_hub(f"the tokenizer of {name!r}", advice):
         return open_clip.get_tokenizer(name)
 
@@ -309,9 +355,7 @@ def _from_hub(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error) is ValueError:  # ours: what was fetched is of another architecture
-            raise
-        reason = "the Hugging Face Hub cannot be reached" if offline else _line(error)
+        reason = "the Hugging Face Hub cannot be reached" if offline else first_line(error)
         raise ConnectionError(f"{what} could not be fetched: {reason}; {advice}") from None
     finally:
         hub.HF_HUB_OFFLINE = before
@@ -326,9 +370,3 @@ def _reachable(address: str) -> bool:
         return True
     except (OSError, ValueError):
         return False
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error's message, not too long."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
