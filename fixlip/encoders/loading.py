@@ -1,20 +1,14 @@
-"""Loading a model: its name, weights and tokenizer found, or refused in one line."""
+"""Loading a model: its weights and tokenizer found, or refused in one line."""
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import json
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
 import torch
-from huggingface_hub import constants as hub
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
 from fixlip.checks import warn
@@ -23,19 +17,18 @@ from fixlip.encoders.checkpoint import first_line, read_tensors
 from fixlip.encoders.demo_towers import register_towers
 from fixlip.encoders.device import choose_device, choose_type
 from fixlip.encoders.encoder import Encoder
+from fixlip.encoders.hub import from_hub
+from fixlip.encoders.names import DOWNLOAD, FOLDER, HUB, describe, known_names
 from fixlip.encoders.towers import refuse_family
 from fixlip.encoders.weights import put_weights
 
-DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
-FOLDER, HUB, CONFIG = "local-dir:", "hf-hub:", "open_clip_config.json"
 RANDOM = "random"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 PREFERRED = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")  # in a folder
-DOWNLOAD = "download the repository, and load 'local-dir:' and the folder's path"
 
 
 def load(
-    name: str,
+    name: str | Path,
     *,
     pretrained: str | Path | None = None,
     device: torch.device | str | None = None,
@@ -44,22 +37,24 @@ def load(
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
 
-    Raises ValueError for an unknown name, tag, device or type, a checkpoint that is broken or of
-    another architecture, and an architecture that cannot be masked; FileNotFoundError where a
-    checkpoint or folder does not exist; ConnectionError where something to be fetched is out of
-    reach.
+    Raises ValueError for an unknown name, tag, device or type, a checkpoint that is broken, of
+    another architecture or size, or that holds NaN, and an architecture that cannot be masked;
+    FileNotFoundError where a checkpoint or folder does not exist; ConnectionError where something
+    to be fetched is out of reach. Warns where the GPU is not one that torch is built for, and where
+    the checkpoint does not say all that matters.
 
     Parameters
     ----------
-    name : str
+    name : str or pathlib.Path
         "demo-clip", "demo-siglip" or "demo-siglip-fine", which come with fixlip; the name of an
-        open_clip architecture; "local-dir:" and the path of a folder that open_clip saved; or
-        "hf-hub:" and a repository.
+        open_clip architecture; the path of a folder that open_clip saved, with or without
+        "local-dir:" before it; or "hf-hub:" and a repository.
     pretrained : str or pathlib.Path, optional
-        For an architecture: a tag of open_clip, the path of a checkpoint file (.safetensors, or
-        .pt, .pth, .bin without code), or "random", with the same random weights each time.
+        For an architecture: a tag of open_clip, the path of a checkpoint file (safetensors, or
+        of torch, whose code is never run), or "random", with the same random weights each time. In
+        a training checkpoint the model's weights are found by their names.
     device : torch.device or str, optional
-        By default CUDA, else MPS, else the CPU.
+        By default CUDA if the installed torch is built for the GPU, else MPS, else the CPU.
     dtype : torch.dtype or str, optional
         The towers compute in it; by default float32. "bfloat16" is faster on GPUs and newer CPUs,
         "float16" on GPUs. Then matrix products and attention in the image tower's blocks are in
@@ -82,8 +77,8 @@ def _find_model(
 ) -> tuple[torch.nn.Module, Callable, str, str | None]:
     """Return a model on the CPU, its tokenizer, and the names of it and its weights."""
     register_towers()
-    name, label = _names(name)
-    described = _describe(name)
+    name, label = known_names(name)
+    described = describe(name)
     config, prepared = described["model_cfg"], described.get("preprocess_cfg") or {}
     refuse_family(config, label)
     source = _source(name, label, pretrained)
@@ -107,93 +102,6 @@ def _find_model(
     return model, tokenizer, label, None if own_weights else Path(source).name
 
 
-def _names(name: str | Path) -> tuple[str, str]:
-    """Return a model's name as open_clip knows it, and what it is called in results."""
-    if not isinstance(name, str | os.PathLike):
-        raise TypeError(f"expected the name of a model, or the path of a folder, got {name!r}")
-    text = str(name)
-    if text in DEMOS:
-        folder = Path(__file__).parents[1] / "demo" / "models" / text
-        if not folder.is_dir():
-            raise FileNotFoundError(f"the model {text!r} is not part of this copy of fixlip")
-        return f"{FOLDER}{folder}", text
-    if text.startswith(HUB):
-        return text, text
-    known = text.replace("/", "-")  # OpenAI's "ViT-B/32"
-    if known in open_clip.list_models():
-        return known, known
-    folder = Path(text.removeprefix(FOLDER)).expanduser()
-    if text.startswith(FOLDER) or (text and folder.is_dir()):
-        # the folder's own name only, so that results do not depend on where it lies
-        return f"{FOLDER}{folder}", f"{FOLDER}{Path(os.path.abspath(folder)).name}"
-    raise _unknown(text)
-
-
-def _unknown(name: str) -> Exception:
-    """Return the error for a name that is none: a file, an absent folder, or a misspelt name."""
-    path = Path(name).expanduser()
-    if name and path.is_file():
-        return ValueError(
-            f"{name!r} is a file; give the name of its architecture, and the file as pretrained="
-        )
-    if name.startswith(("/", "~", ".")) or name.count("/") > 1:
-        hint = f"folder at {name!r}; check the path"
-        if "://" in name:
-            hint = f"folder at {name!r}, and addresses are not fetched; {DOWNLOAD}"
-        return FileNotFoundError(f"there is no {hint}")
-    known = [*DEMOS, *open_clip.list_models()]
-    repository = "/" in name
-    close = difflib.get_close_matches(
-        name.replace("/", "-"), known, n=4, cutoff=0.8 if repository else 0.5
-    )
-    offers = " or ".join(map(repr, close))
-    if repository:
-        offers += f"{', or ' if close else ''}the repository '{HUB}{name}' of the Hugging Face Hub"
-    return ValueError(
-        f"no model is called {name!r}; did you mean {offers}?"
-        if offers
-        else f"no model is called {name!r}; expected one of {', '.join(map(repr, DEMOS))}, a "
-        "name from open_clip.list_models(), 'local-dir:<folder>' or 'hf-hub:<repository>'"
-    )
-
-
-def _describe(name: str) -> dict:
-    """Return what a configuration file holds: "model_cfg" and, beside it, "preprocess_cfg"."""
-    if name.startswith(FOLDER):
-        path = Path(name.removeprefix(FOLDER)) / CONFIG
-        if not path.is_file():
-            hint = "give a folder that open_clip saved"
-            if not path.parent.is_dir():
-                hint = "the folder does not exist"
-            elif (path.parent / "config.json").is_file():
-                hint = "the folder's model is in the format of transformers: " + hint
-            raise FileNotFoundError(f"there is no {path}; {hint}")
-    elif name.startswith(HUB):
-        with _from_hub(f"the configuration of {name!r}", DOWNLOAD):
-            path = Path(download_pretrained_from_hf(name.removeprefix(HUB), filename=CONFIG))
-    else:
-        return {"model_cfg": open_clip.get_model_config(name)}
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        reason = _lack(described)
-    except ValueError as error:
-        reason = first_line(error)
-    if reason:
-        raise ValueError(f"{path} is no open_clip configuration: {reason}")
-    return described
-
-
-def _lack(described: object) -> str | None:
-    """Return what is missing in the content of a configuration file."""
-    for keys in (("model_cfg",), ("model_cfg", "vision_cfg"), ("model_cfg", "text_cfg")):
-        part = described
-        for key in keys:
-            part = part.get(key) if isinstance(part, dict) else None
-        if not isinstance(part, dict):
-            return f"it has no {'.'.join(keys)!r} with settings"
-    return None if "embed_dim" in described["model_cfg"] else "it has no 'model_cfg.embed_dim'"
-
-
 def _source(name: str, label: str, pretrained: str | Path | None) -> Path | str:
     """Return where weights are: in a file, in a repository of the Hub, under a tag, or "random"."""
     if name.startswith((FOLDER, HUB)):
@@ -210,7 +118,7 @@ def _source(name: str, label: str, pretrained: str | Path | None) -> Path | str:
     text = str(pretrained)
     if text == RANDOM or open_clip.pretrained.is_pretrained_cfg(name, text):
         return text
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         raise ValueError(
             f"{text!r} is a folder; give the checkpoint file in it, or load '{FOLDER}{text}' if "
@@ -293,11 +201,11 @@ def _quick(name: str) -> str:
 def _fetch(name: str, source: str) -> str:
     """Return the path of a tag's or a repository's weights, fetched where they are not cached."""
     if name.startswith(HUB):
-        with _from_hub(f"the weights of {name!r}", DOWNLOAD):
+        with from_hub(f"the weights of {name!r}", DOWNLOAD):
             return download_pretrained_from_hf(name.removeprefix(HUB))
     tag = open_clip.get_pretrained_cfg(name, source)
     as_name = _quick(name) if tag.get("quick_gelu") else name
-    with _from_hub(
+    with from_hub(
         f"the weights {source!r} of {name!r}",
         f"download them elsewhere, and load {as_name!r} with pretrained= the path of the file",
     ):
@@ -310,7 +218,7 @@ def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | N
         return tokenizer
     text = config["text_cfg"]
     if tokenizer is not None:
-        folder = Path(tokenizer).expanduser()
+        folder = Path(os.path.expanduser(tokenizer))
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"there is no tokenizer folder at {str(tokenizer)!r}; give tokenizer= a folder "
@@ -338,35 +246,5 @@ def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | N
             return open_clip.get_tokenizer(name)
         except Exception as error:
             raise ValueError(f"{name!r} has no tokenizer: {first_line(error)}; {advice}") from None
-    with _from_hub(f"the tokenizer of {name!r}", advice):
+    with from_hub(f"the tokenizer of {name!r}", advice):
         return open_clip.get_tokenizer(name)
-
-
-@contextlib.contextmanager
-def _from_hub(what: str, advice: str) -> Iterator[None]:
-    """Fetch from the Hugging Face Hub, or from its cache at once where the Hub is out of reach.
-
-    The Hub's own client repeats every request with growing pauses, minutes in all, before it gives
-    up, and then says little; what is cached is found without it. While the block runs, the client's
-    global switch HF_HUB_OFFLINE is set to whether the Hub is out of reach.
-    """
-    before, offline = hub.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE or not _reachable(hub.ENDPOINT)
-    hub.HF_HUB_OFFLINE = offline
-    try:
-        yield
-    except Exception as error:
-        reason = "the Hugging Face Hub cannot be reached" if offline else first_line(error)
-        raise ConnectionError(f"{what} could not be fetched: {reason}; {advice}") from None
-    finally:
-        hub.HF_HUB_OFFLINE = before
-
-
-def _reachable(address: str) -> bool:
-    try:
-        request = urllib.request.Request(address, method="HEAD")
-        with urllib.request.urlopen(request, timeout=3):
-            return True
-    except urllib.error.HTTPError:  # an answer, of whatever kind
-        return True
-    except (OSError, ValueError):
-        return False
