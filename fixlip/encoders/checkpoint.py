@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -97,12 +98,12 @@ def _read_zip(path: Path) -> Any:
         if not inside:
             listed = ", ".join(map(repr, names[:3]))
             raise ValueError(f"it is a zip archive of something else ({listed} ...); unpack it")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (pickle.UnpicklingError, RuntimeError):  # objects of unknown classes, TorchScript
-            folder = inside[0].removesuffix("data.pkl")
-            with archive.open(inside[0]) as file:
-                return _Reader(file, archive, folder).load()
+        folder = inside[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" not in names:  # as TorchScript has
+            with contextlib.suppress(pickle.UnpicklingError):  # objects of unknown classes
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with archive.open(inside[0]) as file:
+            return _Reader(file, archive, folder).load()
 
 
 class _Inert(dict):

@@ -75,14 +75,15 @@ def put_weights(
 
 
 def _prefixes(tensors: Iterable[str], own: Mapping[str, str]) -> list[str]:
-    """Return what stands before the model's names where most of them are; "ema" comes last."""
+    """Return what stands before the model's names where most of them are, the likeliest first."""
     counts = Counter({"": 0})
     for key in tensors:
         for start in (0, *(between.end() for between in re.finditer("[./]", key))):
             if _inner(key, key[:start]) in own:
                 counts[key[:start]] += 1
     most = max(counts.values())
-    return sorted((p for p in counts if counts[p] == most), key=lambda prefix: "ema" in prefix)
+    best = (prefix for prefix in counts if counts[prefix] == most)
+    return sorted(best, key=lambda prefix: "ema" in prefix or "optim" in prefix)
 
 
 def _inner(key: str, prefix: str) -> str | None:
