@@ -15,7 +15,6 @@ import torch
 
 from fixlip.checks import out_of_memory
 
-DEEPEST = 64  # levels of a file that are read: a pickle may hold itself
 TYPES = {  # of torch's storages, as pickles name them
     "Double": torch.float64,
     "Float": torch.float32,
@@ -52,7 +51,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             raise
         reason = first_line(error)
         if type(error) is not ValueError:  # ours say what the file is
-            reason = f"it is cut off, changed, or no checkpoint ({reason})"
+            reason = f"it is cut off or changed ({reason}); download or copy it again"
         raise ValueError(f"the checkpoint {str(path)!r} cannot be read: {reason}") from None
     tensors = dict(_tensors(content))
     if not tensors:
@@ -79,11 +78,13 @@ def _read(path: Path) -> Any:
     for start, reason in OTHERS:
         if head.lstrip().lower().startswith(start):
             raise ValueError(reason)
+    if not head.startswith(b"\x80"):  # as pickles, which torch wrote before zip archives
+        raise ValueError("it is neither of safetensors nor of torch; give a file of weights")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error):
-            raise
+        if "Unsupported global" not in str(error):  # what torch says is no help then
+            raise ValueError("it is cut off or changed; download or copy it again") from None
         raise ValueError(
             "it holds Python objects beside the weights, whose code is not run; where you trust "
             "the file, read it with torch.load(..., weights_only=False) and save its state_dict()"
@@ -97,7 +98,10 @@ def _read_zip(path: Path) -> Any:
         inside = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
         if not inside:
             listed = ", ".join(map(repr, names[:3]))
-            raise ValueError(f"it is a zip archive of something else ({listed} ...); unpack it")
+            raise ValueError(
+                f"it is a zip archive of something else ({listed} ...); unpack it if the weights "
+                "are in it"
+            )
         folder = inside[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" not in names:  # as TorchScript has
             with contextlib.suppress(pickle.UnpicklingError):  # objects of unknown classes
@@ -171,11 +175,13 @@ def _parameter(data: torch.Tensor | None, *_: Any) -> torch.Tensor | None:
     return data
 
 
-def _tensors(part: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor below a part of a file, with its name."""
+def _tensors(
+    part: Any, name: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor below a part of a file, with its name; ``above`` are the parts that it is in."""
     if isinstance(part, torch.Tensor):
         yield name, part
-    elif isinstance(part, Mapping) and depth < DEEPEST:
+    elif isinstance(part, Mapping | list | tuple) and id(part) not in above:
         between = ("." if isinstance(part, _Inert) else "/") if name else ""
-        for key, inner in part.items():
-            yield from _tensors(inner, f"{name}{between}{key}", depth + 1)
+        for key, inner in part.items() if isinstance(part, Mapping) else enumerate(part):
+            yield from _tensors(inner, f"{name}{between}{key}", (*above, id(part)))

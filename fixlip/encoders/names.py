@@ -55,12 +55,12 @@ def _unknown(name: str) -> Exception:
         if "://" in name:
             hint = f"folder at {name!r}, and addresses are not fetched; {DOWNLOAD}"
         return FileNotFoundError(f"there is no {hint}")
-    known = [*DEMOS, *open_clip.list_models()]
-    repository = "/" in name
+    known = {known.lower(): known for known in (*DEMOS, *open_clip.list_models())}
+    repository = "/" in name.strip("/")
     close = difflib.get_close_matches(
-        name.replace("/", "-"), known, n=4, cutoff=0.8 if repository else 0.5
+        name.lower().replace("/", "-"), known, n=4, cutoff=0.8 if repository else 0.5
     )
-    offers = " or ".join(map(repr, close))
+    offers = " or ".join(repr(known[lower]) for lower in close)
     if repository:
         offers += f"{', or ' if close else ''}the repository '{HUB}{name}' of the Hugging Face Hub"
     return ValueError(

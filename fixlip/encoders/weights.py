@@ -123,28 +123,29 @@ def _refuse_misfits(
             found[key] = tensor = tensor.reshape(own[key].shape)
         if tensor.shape != own[key].shape:
             differ.append(f"{key!r} is {_size(tensor)} and must be {_size(own[key])}")
-        elif tensor.is_floating_point() != own[key].is_floating_point():
+        elif not _is_plain(tensor) or tensor.is_floating_point() != own[key].is_floating_point():
             differ.append(f"{key!r} is {_type(tensor)} and must be {_type(own[key])}")
     missing = [key for key in own if key not in found]
     if not (differ or missing or unexpected):
         return
-    shapes = {without_text(key): tuple(tensor.shape) for key, tensor in found.items()}
-    shapes |= {key: tuple(tensor.shape) for key, tensor in unexpected.items()}
-    parts = [differ and _some(differ)]
+    start = f"{what} do not load into {name!r}: "
+    given = {without_text(key): tensor for key, tensor in found.items()} | dict(unexpected)
+    if any("lora_" in key for key in given):
+        raise ValueError(f"{start}they are changes (LoRA); merge them into the weights first")
+    if any(key.startswith(("vision_model.", "text_model.")) for key in given):
+        raise ValueError(f"{start}they are in the format of transformers; give open_clip's own")
+    parts = [_some(differ)] if differ else []
     for kind, keys in (("missing", missing), ("unexpected", unexpected)):
-        parts.append(keys and f"{len(keys)} {kind} ({_some(map(repr, keys))})")
-    reason = "; ".join(part for part in parts if part)
-    raise ValueError(f"{what} do not load into {name!r}: {reason}{_advice(shapes)}")
+        parts += [f"{len(keys)} {kind} ({_some(map(repr, keys))})"] if keys else []
+    fitting = architectures_of({key: tuple(tensor.shape) for key, tensor in given.items()})
+    if fitting and name not in fitting:
+        parts.append(f"they fit {' or '.join(map(repr, fitting))}: load that")
+    raise ValueError(start + "; ".join(parts))
 
 
-def _advice(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return what weights of these names and shapes are, as far as it can be told."""
-    if any("lora_" in key for key in shapes):
-        return "; these are changes of weights (LoRA): merge them into the model's, and save those"
-    if any(key.split(".")[0] in ("vision_model", "text_model") for key in shapes):
-        return "; they are in the format of transformers: give the weights that open_clip has"
-    fitting = architectures_of(shapes)
-    return f"; they fit {' or '.join(map(repr, fitting))}: load that" if fitting else ""
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has its numbers, one for each entry."""
+    return not tensor.is_meta and tensor.layout == torch.strided
 
 
 def _size(tensor: torch.Tensor) -> str:
@@ -152,4 +153,7 @@ def _size(tensor: torch.Tensor) -> str:
 
 
 def _type(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    name = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_meta:
+        return f"{name} without its numbers"
+    return name if _is_plain(tensor) else f"sparse {name}"

@@ -96,6 +96,10 @@ def test_other_ways_of_wrapping(clip):
         else:
             split[name] = weights
     clip.check(clip.open(split))
+    clip.check(clip.open((split, {"epoch": 3})))
+    circle = {"state_dict": clip.state}
+    circle["trainer"] = circle
+    clip.check(clip.open(circle))
     clip.check(clip.open({"n_averaged": torch.tensor(3), **_prefixed(clip.state, "module.")}))
     clip.check(clip.open({name: torch.nn.Parameter(w) for name, w in clip.state.items()}))
 
@@ -184,6 +188,7 @@ def test_bfloat16_beside_objects(clip):
     assert torch.equal(encoder.model.visual.proj, state["visual.proj"].float())
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_types_of_weights(clip):
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         encoder = clip.open({name: weights.to(dtype) for name, weights in clip.state.items()})
@@ -193,7 +198,15 @@ def test_types_of_weights(clip):
     fine = {name: weights.double() + 1e-12 for name, weights in clip.state.items()}
     assert torch.equal(clip.open(fine, dtype="float64").model.visual.proj, fine["visual.proj"])
     quantised = clip.state | {"visual.proj": (100 * clip.state["visual.proj"]).to(torch.int8)}
-    clip.refused("'visual.proj' is int8 and must be float32", content=quantised)
+    message = clip.refused("'visual.proj' is int8 and must be float32", content=quantised)
+    assert "they fit" not in message
+    for change, kind in (
+        (lambda w: w.to_sparse(), "sparse float32"),
+        (lambda w: w.to("meta"), "float32 without its numbers"),
+        (lambda w: w.to(torch.complex64), "complex64"),
+    ):
+        other = clip.state | {"visual.proj": change(clip.state["visual.proj"])}
+        clip.refused(f"'visual.proj' is {kind} and must be float32", content=other)
 
 
 def test_tensors_that_share_memory(clip):
@@ -311,9 +324,9 @@ def test_weights_beside_the_models_are_left_out_with_a_warning(clip):
 
 def test_formats_that_are_not_open_clips(clip):
     lora = "base_model.model.visual.transformer.resblocks.0.mlp.c_fc.lora_A.weight"
-    clip.refused("these are changes of weights (LoRA): merge", content={lora: torch.ones(2, 2)})
+    clip.refused("they are changes (LoRA); merge", content={lora: torch.ones(2, 2)})
     tuned = clip.state | {"visual.transformer.resblocks.0.mlp.c_fc.lora_A": torch.ones(2, 2)}
-    clip.refused("1 unexpected", "(LoRA): merge", content=tuned)
+    clip.refused("they are changes (LoRA); merge", content=tuned)
     for prefix in ("", "module."):
         state = {"logit_scale": torch.tensor(4.6), "visual_projection.weight": torch.ones(2, 2)}
         state["text_model.embeddings.token_embedding.weight"] = torch.ones(2, 2)
@@ -335,7 +348,7 @@ def test_files_that_are_no_checkpoints_are_called_what_they_are(clip):
         (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "it is a web page"),
         (b'{"weight_map": {}}', "it is JSON"),
         (gzip.compress(whole), "it is packed with gzip"),
-        (b"no weights at all", "it is cut off, changed, or no checkpoint"),
+        (b"no weights at all", "it is neither of safetensors nor of torch"),
         (b"PK\x03\x04 half a file", "it is cut off"),
         (whole[: len(whole) // 2], "it is cut off"),
         (safe[: len(safe) // 2], "it is cut off"),

@@ -129,8 +129,11 @@ def test_random_weights_are_the_same_each_time_and_leave_the_global_generator_al
 def test_unknown_names_suggest_others():
     with pytest.raises(ValueError, match="no model is called 'ViT-B32'; did you mean 'ViT-B-32'"):
         load("ViT-B32", pretrained="openai")
-    with pytest.raises(ValueError, match="did you mean 'demo-clip'"):
-        load("demo-clp")
+    for name in ("demo-clp", "DEMO-CLIP"):
+        with pytest.raises(ValueError, match="did you mean 'demo-clip'"):
+            load(name)
+    with pytest.raises(ValueError, match="'vit-b/32'; did you mean 'ViT-B-32'"):
+        load("vit-b/32", pretrained="openai")
     with pytest.raises(ValueError, match=r"'qqqq'; expected one of 'demo-clip'"):
         load("qqqq")
 
