@@ -14,11 +14,14 @@ import timm
 import torch
 from PIL import Image
 
+from fixlip.checks import warn
 from fixlip.encoders.captions import CaptionReader
 from fixlip.encoders.masking import blocks_in, lay_rows_by_position
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.encoders.towers import image_tower, text_tower
 from fixlip.encoders.view import View
+
+LARGEST_SCALE = 1e6  # of a logit; trained ones are about 100
 
 
 class Encoder:
@@ -26,13 +29,15 @@ class Encoder:
 
     `fixlip.load` makes one; the constructor wraps a model that is at hand already.
 
-    Raises ValueError if the towers are of a kind that cannot be masked.
+    Raises TypeError for another kind of model; ValueError if the towers are of a kind that cannot
+    be masked, a part of them is compiled, or a weight is NaN or infinite.
 
     Parameters
     ----------
     model : open_clip.CLIP or open_clip.CustomTextCLIP
         From `open_clip.create_model`, with a vision transformer and open_clip's own text
-        transformer. It is frozen, put in evaluation mode, and moved to the device and type.
+        transformer. It is frozen, put in evaluation mode, and moved to the device and type. The
+        wrappers of `torch.nn.DataParallel` and `torch.compile` are left out.
     tokenizer : callable
         From a list of one string to token ids of shape (1, L).
     name, pretrained : str
@@ -43,7 +48,7 @@ class Encoder:
     Attributes
     ----------
     model, tokenizer, name, pretrained, device, dtype
-        As given, the model frozen.
+        As given, the model frozen and without a wrapper.
     stored : torch.dtype
         Of the model's weights: the type it computes in, but at least float32.
     logit_scale, logit_bias : float
@@ -60,10 +65,17 @@ class Encoder:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.logit_scale = float(model.logit_scale.detach().cpu().double().exp())
-        self.logit_bias = float(model.logit_bias.detach()) if model.logit_bias is not None else 0.0
+        model = _unwrapped(model)
         self.stored = torch.promote_types(dtype, torch.float32)
         self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
+        _refuse_infinite(model, name)
+        self.logit_scale = float(model.logit_scale.cpu().double().exp())
+        self.logit_bias = float(model.logit_bias) if model.logit_bias is not None else 0.0
+        if self.logit_scale > LARGEST_SCALE:
+            warn(
+                f"the logit_scale of {name!r} is a logarithm, and exp({float(model.logit_scale):g})"
+                f" = {self.logit_scale:.0e} is no plausible scale; save the logarithm of the scale"
+            )
         self.tokenizer, self.name, self.pretrained = tokenizer, name, pretrained
         self.device, self.dtype = model.logit_scale.device, dtype
         # after the move to the device, which replaces the text tower's causal mask
@@ -139,6 +151,46 @@ class Encoder:
         text = self.model.encode_text(ids, normalize=True)  # (1, D)
         cosine = float((image.cpu().double() * text.cpu().double()).sum())
         return self.logit_scale * cosine + self.logit_bias
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model itself; refuse other models, and compiled parts, which pass masks by."""
+    while isinstance(model, torch.nn.Module):
+        parts = dict(model.named_children())
+        if list(parts) not in (["module"], ["_orig_mod"]):  # DataParallel's, and torch.compile's
+            break
+        (model,) = parts.values()
+    if not isinstance(model, open_clip.CLIP | open_clip.CustomTextCLIP | open_clip.CoCa):
+        kind = type(model)
+        raise TypeError(
+            f"expected a model from open_clip.create_model, got {kind.__module__}.{kind.__name__}; "
+            "fixlip.load finds models by name"
+        )
+    for name, part in list(model.named_modules())[1:]:  # the model itself is not called
+        if getattr(part, "_compiled_call_impl", None) is not None:
+            # compiled code ignores hooks that are set later, without a word
+            raise ValueError(
+                f"the model's part {name!r} is compiled in place, which hides it from "
+                "masks; give copy.deepcopy(model), which is not compiled"
+            )
+        if name.rpartition(".")[2] in ("_orig_mod", "module"):
+            raise ValueError(
+                f"the model's part {name.rpartition('.')[0]!r} is wrapped by torch.compile or "
+                "DataParallel, which hides it from masks; put the part that was wrapped back"
+            )
+    return model
+
+
+def _refuse_infinite(model: torch.nn.Module, name: str) -> None:
+    """Raise if a weight is NaN or infinite, in the type that the model computes in."""
+    weights = model.state_dict()
+    for key in sorted(weights, key=lambda key: key != "logit_scale"):  # the likeliest first
+        if not torch.isfinite(weights[key]).all():
+            count = int((~torch.isfinite(weights[key])).sum())
+            raise ValueError(
+                f"{count} of {weights[key].numel()} values of {key!r} in {name!r} are NaN or "
+                "infinite; give weights from before training failed"
+            )
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -1,5 +1,6 @@
 """Masked embeddings are those that open_clip gives for masked inputs."""
 
+import copy
 import gc
 import json
 import warnings
@@ -523,3 +524,53 @@ def test_towers_that_cannot_be_masked(tiny_model):
     model = tiny_model("x", config | {"text_cfg": text | {"embed_cls": True}})
     with pytest.raises(ValueError, match="text tower of 'x' is not open_clip's plain"):
         Encoder(model, read, name="x")
+
+
+def test_wrapped_models_are_the_model_in_them(make, noise):
+    plain = make("clip")
+    expected = plain.logit(noise, CAPTION)
+    for wrap in (
+        torch.nn.DataParallel,
+        lambda model: torch.compile(model, backend="eager"),
+        lambda model: torch.compile(torch.nn.DataParallel(model), backend="eager"),
+    ):
+        encoder = Encoder(wrap(plain.model), plain.tokenizer, name="clip")
+        assert encoder.model is plain.model and encoder.info == plain.info
+        assert encoder.logit(noise, CAPTION) == expected
+
+
+def test_compiled_parts_are_refused(make, noise):
+    """Compiled before, a tower passes hooks by, and with them the masks, without a word."""
+    plain = make("clip")
+    side = plain.image(noise)
+    masks = some_masks(side.n)
+    expected = side.embed(masks)
+    plain.model.visual.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"part 'visual' is compiled in place.*copy.deepcopy"):
+        Encoder(plain.model, plain.tokenizer, name="x")
+    again = Encoder(copy.deepcopy(plain.model), plain.tokenizer, name="x")
+    assert torch.equal(again.image(noise).embed(masks), expected)
+    for wrap in (torch.nn.DataParallel, lambda part: torch.compile(part, backend="eager")):
+        model = make("clip").model
+        model.visual.transformer = wrap(model.visual.transformer)
+        with pytest.raises(ValueError, match=r"part 'visual.transformer' is wrapped by torch.comp"):
+            Encoder(model, plain.tokenizer, name="x")
+
+
+def test_other_things_than_models_are_refused_by_name():
+    for model, kind in (
+        (("model", "preprocess"), "builtins.tuple"),
+        ("ViT-B-32", "builtins.str"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        (torch.nn.DataParallel(torch.nn.Linear(2, 2)), "torch.nn.modules.linear.Linear"),
+    ):
+        with pytest.raises(TypeError, match=f"a model from open_clip.create_model, got {kind}; "):
+            Encoder(model, open_clip.SimpleTokenizer(), name="x")
+
+
+def test_models_at_hand_with_weights_that_are_not_finite(tiny_model):
+    for name in ("logit_scale", "visual.conv1.weight"):
+        model = tiny_model("clip")
+        model.get_parameter(name).data.view(-1)[0] = torch.nan
+        with pytest.raises(ValueError, match=f"values of '{name}' in 'x' are NaN or infinite"):
+            Encoder(model, open_clip.SimpleTokenizer(), name="x")

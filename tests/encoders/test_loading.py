@@ -7,11 +7,11 @@ import warnings
 import open_clip
 import pytest
 import torch
-from huggingface_hub import constants as hub
-from safetensors.torch import save_file
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
-from fixlip.encoders import load, loading
+from fixlip.encoders import device, hub, load, loading, names
 
 CAPTION = "a red star"
 
@@ -27,7 +27,7 @@ def tiny(monkeypatch, tiny_model, tokenizer_folder):
 def unreachable(monkeypatch):
     """Count the tries to reach a network that is not there."""
     tries = []
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def refuse(request, timeout):
         tries.append(request.full_url)
@@ -85,11 +85,27 @@ def test_broken_local_folders(model_folder, tmp_path):
         load(f"local-dir:{tmp_path}")
     assert one_line(error)
     (tmp_path / "open_clip_config.json").write_text('{"embed_dim": 3}')
-    with pytest.raises(ValueError, match=r"is no open_clip configuration: KeyError\('model_cfg'\)"):
-        load(f"local-dir:{tmp_path}")
+    whole = {"embed_dim": 3, "vision_cfg": {}, "text_cfg": {}}
+    for described, lack in (
+        ({"embed_dim": 3}, "'model_cfg' with settings"),
+        ({"model_cfg": 3}, "'model_cfg' with settings"),
+        ([], "'model_cfg' with settings"),
+        ({"model_cfg": whole | {"vision_cfg": None}}, "'model_cfg.vision_cfg' with settings"),
+        ({"model_cfg": {"embed_dim": 3, "vision_cfg": {}}}, "'model_cfg.text_cfg' with settings"),
+        ({"model_cfg": {"vision_cfg": {}, "text_cfg": {}}}, "'model_cfg.embed_dim'"),
+    ):
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+        with pytest.raises(ValueError, match=f"is no open_clip configuration: it has no {lack}"):
+            load(f"local-dir:{tmp_path}")
     folder = model_folder("clip")
     (folder / "open_clip_model.safetensors").unlink()  # open_clip itself would use random weights
-    with pytest.raises(ValueError, match=r"do not load into .*could not be loaded") as error:
+    with pytest.raises(ValueError, match=r"holds no weights: expected a file such as") as error:
+        load(f"local-dir:{folder}")
+    assert one_line(error)
+    path = folder / "open_clip_config.json"
+    path.write_text(path.read_text().replace('"patch_size"', '"patch_sise"'))
+    save_file({"logit_scale": torch.zeros(())}, folder / "open_clip_model.safetensors")
+    with pytest.raises(ValueError, match=r"makes no model: .*'patch_sise'") as error:
         load(f"local-dir:{folder}")
     assert one_line(error)
     folder = model_folder("clip")
@@ -113,10 +129,58 @@ def test_random_weights_are_the_same_each_time_and_leave_the_global_generator_al
 def test_unknown_names_suggest_others():
     with pytest.raises(ValueError, match="no model is called 'ViT-B32'; did you mean 'ViT-B-32'"):
         load("ViT-B32", pretrained="openai")
-    with pytest.raises(ValueError, match="did you mean 'demo-clip'"):
-        load("demo-clp")
+    for name in ("demo-clp", "DEMO-CLIP"):
+        with pytest.raises(ValueError, match="did you mean 'demo-clip'"):
+            load(name)
+    with pytest.raises(ValueError, match="'vit-b/32'; did you mean 'ViT-B-32'"):
+        load("vit-b/32", pretrained="openai")
     with pytest.raises(ValueError, match=r"'qqqq'; expected one of 'demo-clip'"):
         load("qqqq")
+
+
+def test_folders_by_their_path(model_folder, monkeypatch):
+    folder = model_folder("clip")
+    label, fingerprint = f"local-dir:{folder.name}", load(folder).info["fingerprint"]
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.chdir(folder)
+    up = f"../{folder.name}"
+    home = f"~/{folder.name}"
+    for name in (folder, str(folder), f"{folder}/", ".", up, home, f"local-dir:{home}"):
+        encoder = load(name, device="cpu")
+        assert (encoder.name, encoder.info["fingerprint"]) == (label, fingerprint)
+        assert load(f"local-dir:{name}".replace("dir:local-dir:", "dir:")).name == label
+
+
+def test_paths_that_are_no_model(tmp_path, model_folder):
+    file = model_folder("clip") / "open_clip_model.safetensors"
+    with pytest.raises(ValueError, match=r"is a file; give the name of its architecture, and the"):
+        load(file)
+    for name in ("/no/such/folder", "~/no-such-folder", "./folder", "some/where/else"):
+        with pytest.raises(FileNotFoundError, match=rf"there is no folder at '{name}'; check"):
+            load(name)
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*json; the folder does not exist"):
+        load(f"local-dir:{tmp_path}/nowhere")
+    with pytest.raises(FileNotFoundError, match=r"give a folder that open_clip saved"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["CLIPModel"]}')
+    with pytest.raises(FileNotFoundError, match=r"model is in the format of transformers: give"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"'https://h.co/a/b', and addresses are not fet"):
+        load("https://h.co/a/b")
+    with pytest.raises(TypeError, match="expected the name of a model, or the path of a folder"):
+        load(3)
+
+
+def test_repositories_of_the_hub_are_named_as_such():
+    for name in ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "openai/clip-vit-base-patch32"):
+        with pytest.raises(ValueError) as error:
+            load(name)
+        assert str(error.value) == (
+            f"no model is called '{name}'; did you mean the repository 'hf-hub:{name}' of the "
+            "Hugging Face Hub?"
+        )
+    with pytest.raises(ValueError, match="SigLIP2', or the repository 'hf-hub:timm/ViT-B"):
+        load("timm/ViT-B-16-SigLIP")
 
 
 def test_unknown_and_missing_weights_list_the_tags():
@@ -128,46 +192,15 @@ def test_unknown_and_missing_weights_list_the_tags():
         load("ViT-B-16-SigLIP")
 
 
-def test_bad_checkpoints(tiny, tiny_model, tmp_path):
+def test_checkpoints_that_are_not_there_or_of_another_model(tiny, tiny_model, tmp_path):
     _, folder = tiny
     with pytest.raises(FileNotFoundError, match=r"no checkpoint file at .*missing\.pt"):
         load("tiny", pretrained=tmp_path / "missing.pt", tokenizer=folder)
-    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        (tmp_path / "weights.txt").touch()
-        load("tiny", pretrained=tmp_path / "weights.txt", tokenizer=folder)
-    for suffix in (".safetensors", ".pt", ".bin"):
-        path = tmp_path / f"broken{suffix}"
-        for content in (b"", b"no weights at all", b"PK\x03\x04 half a file"):
-            path.write_bytes(content)
-            with pytest.raises(ValueError, match=rf"broken\{suffix}' cannot be read") as error:
-                load("tiny", pretrained=path, tokenizer=folder)
-            assert one_line(error)
     siglip = tmp_path / "siglip.safetensors"
     save_file(tiny_model("siglip").state_dict(), siglip)
-    small = tmp_path / "small.pt"
-    state = tiny_model("clip").state_dict()
-    torch.save(
-        {name: weights[:1] if weights.ndim else weights for name, weights in state.items()}, small
-    )
-    torch.save([1, 2], tmp_path / "list.pt")
-    torch.save({}, tmp_path / "nothing.pt")
-    for path in (siglip, small, tmp_path / "list.pt", tmp_path / "nothing.pt"):
-        with pytest.raises(ValueError, match="do not load into 'tiny'") as error:
-            load("tiny", pretrained=path, tokenizer=folder)
-        assert one_line(error)
-
-
-class Harm:
-    """Code inside a checkpoint."""
-
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('code was run')",))
-
-
-def test_code_in_checkpoints_is_never_run(tiny, tmp_path):
-    torch.save({"state_dict": {"logit_scale": Harm()}}, tmp_path / "harm.pt")
-    with pytest.raises(ValueError, match="cannot be read: Weights only load failed"):
-        load("tiny", pretrained=tmp_path / "harm.pt", tokenizer=tiny[1])
+    with pytest.raises(ValueError, match=r"do not load into 'tiny': .* missing .* unexpected") as e:
+        load("tiny", pretrained=siglip, tokenizer=folder)
+    assert one_line(e)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +244,45 @@ def test_bad_devices_and_types(tiny):
             load("tiny", pretrained="random", device="cuda")
     with pytest.raises(ValueError, match=r'dtype must be "float32", .*, got \'int8\''):
         load("tiny", pretrained="random", dtype="int8")
+    with pytest.raises(ValueError, match="the device 'meta' cannot be used here") as error:
+        load("tiny", pretrained="random", device="meta")
+    assert one_line(error)
     encoder = load("tiny", pretrained="random", dtype="bfloat16", device="cpu", tokenizer=tiny[1])
     assert encoder.info["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "capability,built,used",
+    [
+        ((9, 0), "sm_80 sm_90", "cuda"),
+        ((8, 9), "sm_80 sm_90", "cuda"),  # machine code of the same generation
+        ((9, 0), "sm_80 compute_80", "cuda"),  # PTX is compiled for later GPUs
+        ((9, 0), "sm_90a", "cuda"),
+        ((12, 1), "sm_90 sm_120", "cuda"),
+        ((12, 0), "sm_80 sm_90 compute_90a", "cpu"),  # of one GPU only
+        ((12, 0), "sm_80 sm_90", "cpu"),
+        ((6, 1), "sm_75 sm_80 compute_80", "cpu"),
+        ((8, 0), "sm_86", "cpu"),
+        ((8, 0), "", "cuda"),  # nothing is said
+    ],
+)
+def test_gpus_that_torch_is_not_built_for_are_left_alone(monkeypatch, capability, built, used):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU X")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        assert device.choose_device(None).type == used
+    messages = [str(warning.message) for warning in given]
+    assert len(messages) == (used == "cpu")
+    if messages:
+        major, minor = capability
+        assert f"GPU X, has compute capability {major}.{minor}" in messages[0]
+        assert all(architecture in messages[0] for architecture in built.split())
+    monkeypatch.setattr(torch.version, "cuda", None)  # AMD
+    assert device.choose_device(None).type == "cuda"
 
 
 def test_given_tokenizers(tiny, tmp_path):
@@ -245,19 +315,31 @@ def test_without_network_one_line_at_once(unreachable, monkeypatch, name, option
     with pytest.raises(ConnectionError, match="the Hugging Face Hub cannot be reached; ") as error:
         load(name, **options)
     assert one_line(error) and " path" in str(error.value)
-    assert len(unreachable) == 1 and hub.HF_HUB_OFFLINE is False
+    assert len(unreachable) == 1 and constants.HF_HUB_OFFLINE is False
 
 
-def test_fetched_weights_of_another_architecture_are_no_missing_connection(monkeypatch):
-    monkeypatch.setattr(loading, "_reachable", lambda address: True)
-    monkeypatch.setattr(open_clip, "create_model", _foreign_weights)
-    with pytest.raises(ValueError, match="weights are those of another architecture") as error:
-        loading._model("hf-hub:somebody/something", None)
+def test_fetched_weights_of_another_size_are_no_missing_connection(monkeypatch, model_folder):
+    folder = model_folder("clip")
+    state = load_file(folder / "open_clip_model.safetensors")
+    state["visual.positional_embedding"] = torch.zeros(65, 32)
+    save_file(state, folder / "open_clip_model.safetensors")
+
+    def fetch(repository, filename="open_clip_model.safetensors"):
+        assert repository == "somebody/something"
+        return str(folder / filename)
+
+    monkeypatch.setattr(hub, "reachable", lambda address: True)
+    for module in (names, loading):
+        monkeypatch.setattr(module, "download_pretrained_from_hf", fetch)
+    read = open_clip.tokenizer.HFTokenizer(str(folder), context_length=12)
+    with pytest.raises(ValueError, match=r"into 'hf-hub:some.* is 65 x 32 and") as error:
+        load("hf-hub:somebody/something", tokenizer=read, device="cpu")
     assert one_line(error)
-
-
-def _foreign_weights(*args, **options):
-    raise RuntimeError("Error(s) in loading state_dict: size mismatch for visual.proj")
+    del state["visual.positional_embedding"]
+    save_file(
+        state | {"visual.positional_embedding": torch.zeros(17, 32)}, fetch("somebody/something")
+    )
+    assert load("hf-hub:somebody/something", tokenizer=read).name == "hf-hub:somebody/something"
 
 
 def test_openai_users_without_network_are_sent_to_quick_gelu(unreachable):
@@ -292,7 +374,7 @@ def test_a_tag_builds_quick_gelu(monkeypatch, tmp_path, tiny):
     }
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", tags)
     monkeypatch.setattr(loading, "download_pretrained", lambda tag: str(tmp_path / "w.safetensors"))
-    monkeypatch.setattr(loading, "_reachable", lambda address: True)
+    monkeypatch.setattr(hub, "reachable", lambda address: True)
     quick = load("tiny", pretrained="quick", tokenizer=folder, device="cpu")
     plain = load("tiny", pretrained="plain", tokenizer=folder, device="cpu")
     kinds = [type(e.model.transformer.resblocks[0].mlp.gelu).__name__ for e in (quick, plain)]
