@@ -1,6 +1,6 @@
 """Encoder overhead: `side.embed` against the raw towers of open_clip on as many inputs.
 
-    python benchmarks/encoder.py                         the four encoders of the README, in float32
+    python benchmarks/encoder.py                         the four encoders of tables.py, in float32
     python benchmarks/encoder.py ViT-B-32 --dtype bfloat16
 
 Random weights take as long as trained ones. Inputs are as many as a sweep embeds at once, at most

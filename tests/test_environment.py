@@ -88,10 +88,52 @@ def test_python_versions_agree():
     assert f"--python-version {low[0]}.{low[1]} " in MAKEFILE  # what the lock is resolved for
 
 
-def test_conda_installs_the_lock():
+def test_conda_brings_torch_for_the_cpu_at_the_locks_version_and_pip_the_rest():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     (pip,) = (entry["pip"] for entry in conda if isinstance(entry, dict))
-    assert pip == ["-r requirements.lock", "-e ."]
+    assert pip == ["-c requirements.lock", "--no-build-isolation", "-e .[test]"]
+    pins = dict(entry.split(" ==") for entry in conda if " ==" in entry)
+    versions = locked()
+    assert {pins["pytorch-cpu"]} == versions["torch"]
+    assert {pins["torchvision"]} == versions["torchvision"]
+
+
+def test_the_workflow_runs_what_is_run_here_on_every_python_and_may_only_read():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    wanted = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    every = [f"3.{minor}" for minor in range(30) if f"3.{minor}" in wanted]
+    for name in ("unix", "windows"):
+        assert jobs[name]["strategy"]["matrix"]["python"] == every
+    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+    assert not any("permissions" in job for job in jobs.values())
+    steps = {
+        name: [step.get("run", step.get("uses")) for step in job["steps"]]
+        for name, job in jobs.items()
+    }
+    assert ".ci/run" in steps["unix"]
+    assert {"python notebooks/run.py figures", "python -m pytest -n 2"} <= set(steps["windows"])
+    used = [step for name in steps for step in steps[name] if step.startswith("actions/")]
+    assert used and all(re.fullmatch(r"actions/[a-z-]+@v\d+", step) for step in used)
+    assert "never run" in text.split("\n\nname:")[0].splitlines()[0]
+
+
+def test_classifiers_name_the_pythons_that_are_supported():
+    minors = [
+        line.rsplit(" ", 1)[1]
+        for line in PYPROJECT["project"]["classifiers"]
+        if line.startswith("Programming Language :: Python :: 3.")
+    ]
+    wanted = SpecifierSet(PYPROJECT["project"]["requires-python"])
+    assert minors == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in wanted]
+
+
+def test_the_packages_addresses_are_those_of_the_citation():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    papers = [entry["identifiers"][0]["value"] for entry in citation["references"]]
+    due = {f"https://arxiv.org/abs/{paper.removeprefix('arXiv:')}" for paper in papers}
+    due |= {citation[key] for key in ("repository-code", "url") if key in citation}
+    assert set(PYPROJECT["project"]["urls"].values()) == due
 
 
 def test_citation_agrees_with_the_package():
@@ -119,7 +161,7 @@ def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
     held = set(zipfile.ZipFile(copy / done.stdout.split()[-1]).namelist())
     modules = {path.relative_to(copy).as_posix() for path in copy.glob("fixlip/**/*.py")}
     models = {p.relative_to(copy).as_posix() for p in copy.glob("fixlip/demo/models/**/*.*")}
-    assert (modules | models) - held == set()
+    assert (modules | models | {"fixlip/py.typed"}) - held == set()
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 
