@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from fixlip import renamed
 from fixlip.budget.grow import grow
@@ -23,6 +21,7 @@ from fixlip.budget.variance import (
     seconds_of,
 )
 from fixlip.checks import integer, number, per_side, probability, warn
+from fixlip.progress import progress_line
 from fixlip.sampler import Side, Sweep, side_seeds, sweep
 from fixlip.sampler.masks import check_counts
 
@@ -280,12 +279,11 @@ def sweep_to_tolerance(
         "masks": list(components.masks),
         "seconds": [side.seconds for side in sides],
     }
-    if progress or (progress is None and sys.stderr.isatty()):
-        tqdm.write(
-            f"{swept[0].sample.m:,} image and {swept[1].sample.m:,} text masks (rounds: {rounds}), "
-            f"{sum(report['seconds']):.3g} s: error {components.relative:.2g} of the interactions",
-            file=sys.stderr,
-        )
+    progress_line(
+        f"{swept[0].sample.m:,} image and {swept[1].sample.m:,} text masks (rounds: {rounds}), "
+        f"{sum(report['seconds']):.3g} s: error {components.relative:.2g} of the interactions",
+        progress,
+    )
     return *swept, report
 
 

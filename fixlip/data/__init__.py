@@ -1,1 +1,5 @@
 """Readers of data sets: files on the disk as examples with images, captions and objects."""
+
+from fixlip.extras import need
+
+need("data", "reading a data set")

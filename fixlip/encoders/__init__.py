@@ -1,5 +1,9 @@
 """Image and text towers as sides of a game: the only folder that imports open_clip and timm."""
 
+from fixlip.extras import need
+
+need("open_clip", "loading a model")
+
 from fixlip.encoders.encoder import Encoder
 from fixlip.encoders.loading import load
 from fixlip.encoders.sides import ImageSide, TextSide

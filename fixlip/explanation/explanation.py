@@ -20,6 +20,7 @@ import torch
 
 from fixlip.checks import boolean_masks, integer, number, one_of, per_side
 from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
+from fixlip.extras import need
 from fixlip.files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -314,10 +315,9 @@ class Explanation:
         Labelled "FSII" where the index is Shapley's, else "FBII": shapiq has no weighted Banzhaf
         index, so p is not exported. Nor are terms of third and fourth order.
         """
-        try:
-            from shapiq import InteractionValues
-        except ImportError:
-            raise ImportError("to_shapiq needs shapiq: pip install 'fixlip[shapiq]'") from None
+        need("peers", "to_shapiq")
+        from shapiq import InteractionValues
+
         keys = [key for size in range(3) for key in itertools.combinations(range(self.n), size)]
         return InteractionValues(
             values=flatten(np.array(self.e0), self.e1, self.e2),

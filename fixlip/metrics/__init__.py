@@ -12,6 +12,10 @@ comparison    do the explanations of several models agree? (a common grid, diffe
 Published protocols are the defaults; what differs from them has a name of its own.
 """
 
+from fixlip.extras import need
+
+need("studies", "judging explanations")
+
 from fixlip.metrics.curves import Curves, insertion_deletion, masks_by_ranking, masks_by_subsets
 from fixlip.metrics.faithfulness import agreement, evaluation_masks, faithfulness, p_faithfulness
 from fixlip.metrics.pointing import QUADRANTS, pointing, pointing_ratio, quadrants, sign_ratio

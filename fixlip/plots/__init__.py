@@ -1,5 +1,9 @@
 """Pictures of explanations, one panel per function."""
 
+from fixlip.extras import need
+
+need("plots", "a picture of an explanation")
+
 from fixlip.plots.drawn import as_json, numbers
 from fixlip.plots.panels import COLOURS, bars, colourbar, graph, heatmap, patches, picture
 from fixlip.plots.saving import describe, save

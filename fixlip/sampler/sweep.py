@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from fixlip import renamed
 from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, one_of, out_of_memory, warn
+from fixlip.progress import progress_bar
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
     MaskSample,
@@ -184,13 +184,8 @@ def embed_masks(
     first, group = distinct_rows(masks.cpu().numpy())
     todo = masks[torch.from_numpy(first)]  # (distinct, n)
     done, start = [], 0
-    bar = tqdm(
-        total=len(todo),
-        desc=f"{getattr(side, 'info', {}).get('kind', 'side')} masks",
-        leave=False,
-        disable=None if progress is None else not progress,
-    )
-    with bar:
+    what = f"{getattr(side, 'info', {}).get('kind', 'side')} masks"
+    with progress_bar(len(todo), what, progress) as bar:
         while start < len(todo):
             left = len(todo) - start
             batch = todo[start : start + _next_batch(left, size)]

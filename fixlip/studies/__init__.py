@@ -1,5 +1,9 @@
 """Measurements over many items, which may be killed at any moment and resumed."""
 
+from fixlip.extras import need
+
+need("studies", "a study")
+
 from fixlip.studies.study import Study, study
 
 __all__ = ["Study", "study"]
