@@ -1,12 +1,13 @@
-"""Every architecture that open_clip lists: masked as defined, or refused in one line.
+"""Every architecture that open_clip lists, and the demo models: masked as defined, or refused.
 
     python benchmarks/architectures.py [NAME ...]
 
-Random weights, two narrow blocks per tower, and few words where the tokenizer lies on the Hub; size
-of image and patch, pooling, kind of block and length of text are the real ones. Masked embeddings
-are compared with the raw towers on images whose removed patches are zero and on captions without
-the removed tokens, in float64, where only rounding may differ. Without names: all of them, and
-results/architectures.json with a row per family and, under "architectures", one for each.
+open_clip's have random weights, two narrow blocks per tower, and few words where the tokenizer lies
+on the Hub; size of image and patch, pooling, kind of block and length of text are the real ones.
+Masked embeddings are compared with the raw towers on images whose removed patches are zero and on
+captions without the removed tokens, in float64, where only rounding may differ. Without names: all
+of them, and results/architectures.json with a row per family and, under "architectures" and
+"demos", one for each.
 """
 
 import argparse
@@ -28,10 +29,12 @@ from timm.models.vitamin import VitCfg, VitConvCfg
 from torch.nn.functional import normalize
 
 import fixlip
+from fixlip.encoders.names import DEMOS
 from fixlip.encoders.sides import ImageSide, TextSide
 
 CAPTION = "a black dog next to a yellow hydrant"
 BLOCKS, WIDTH, HEADS, VOCABULARY = 2, 128, 2, 1000
+DEMO = "demo models"
 FAMILIES = {  # by the first pattern that a name begins with
     "Hugging Face text encoders": r"nllb|mt5|(xlm-|coca_)?roberta",
     "CoCa": r"coca_",
@@ -50,6 +53,7 @@ FAMILIES = {  # by the first pattern that a name begins with
     "CLIPA": r"ViT-.*-CLIPA",
     "MetaCLIP 2": r"ViT-.*-worldwide",
     "CLIP": r"ViT-",
+    DEMO: r"demo-",
 }
 FRAMES = {  # tokens before and after the caption's own, and padding, of tokenizers on the Hub
     "bert-base": ((101,), (0,), 0),  # open_clip puts 0 in the place of the separator
@@ -90,6 +94,9 @@ def build(tower: str, **options: object) -> torch.nn.Module:
 @contextlib.contextmanager
 def small(name: str) -> Iterator[dict]:
     """Let open_clip build an architecture small; yields its configuration."""
+    if name in DEMOS:  # small as they are
+        yield {"text_cfg": {}}
+        return
     config = open_clip.get_model_config(name)
     vision, text = config["vision_cfg"], config["text_cfg"]
     config["embed_dim"] = WIDTH
@@ -163,12 +170,13 @@ def examine(name: str) -> dict:
     """Load an architecture as a user would, and compare; or say how it is refused."""
     picture = np.random.default_rng(0).integers(0, 256, size=(300, 400, 3), dtype=np.uint8)
     family = next(family for family, start in FAMILIES.items() if re.match(start, name))
+    own = {"pretrained": "random"} if family != DEMO else {}
     row = {"architecture": name, "family": family, "patches": None, "positions": None}
     with small(name) as config, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of too few masks
         options = {"tokenizer": tokenizer(config), "device": "cpu", "dtype": "float64"}
         try:
-            encoder = fixlip.load(name, pretrained="random", **options)
+            encoder = fixlip.load(name, **own, **options)
         except ValueError as error:
             reason = str(error).removeprefix(f"{name!r} has ").partition(";")[0]
             return row | {"result": f"refused: {reason}"}
@@ -213,12 +221,15 @@ def main() -> int:
     names = parser.parse_args().names
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of random weights
     rows = []
-    for name in names or open_clip.list_models():
+    for name in names or [*DEMOS, *open_clip.list_models()]:
         rows.append(examine(name))
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items() if value), flush=True)
     if not names:
         machine = {**describe(), "open_clip": open_clip.__version__, "timm": timm.__version__}
-        content = {"machine": machine, "rows": summary(rows), "architectures": rows}
+        demos = [row for row in rows if row["family"] == DEMO]
+        every = [row for row in rows if row["family"] != DEMO]
+        content = {"machine": machine, "rows": summary(every), "architectures": every}
+        content["demos"] = demos
         (RESULTS / "architectures.json").write_text(json.dumps(content, indent=1) + "\n")
         for row in content["rows"]:
             print("| " + " | ".join(map(str, row.values())) + " |")

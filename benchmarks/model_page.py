@@ -1,7 +1,9 @@
-"""The page of models, docs/models.md: what every architecture of open_clip gives, and two notes.
+"""The page of models, docs/models.md, with what differs from the papers'; and the list of them.
 
 `tables.py` writes it, from what `architectures.py` and `gelu.py` measured.
 """
+
+import json
 
 from machine import table
 
@@ -71,6 +73,20 @@ away from where OpenAI's own code does. fixlip crops as OpenAI's code.
 
 {architectures}
 """
+
+
+def listing(architectures: dict) -> str:
+    """What `fixlip models` lists, as JSON: the demo models first."""
+    rows = [
+        {
+            "name": row["architecture"],
+            "image players": row["patches"],
+            "text positions": row["positions"],
+            "masks": row["result"],
+        }
+        for row in [*architectures["demos"], *architectures["architectures"]]
+    ]
+    return json.dumps(rows, indent=1) + "\n"
 
 
 def page(architectures: dict, gelu: dict) -> str:

@@ -296,9 +296,13 @@ def page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page by its path."""
-    models = model_page.page(read("architectures"), read("gelu"))
-    return {ROOT / "benchmarks" / "README.md": page(), ROOT / "docs" / "models.md": models}
+    """Every generated page and list by its path."""
+    architectures = read("architectures")
+    return {
+        ROOT / "benchmarks" / "README.md": page(),
+        ROOT / "docs" / "models.md": model_page.page(architectures, read("gelu")),
+        ROOT / "fixlip" / "cli" / "models.json": model_page.listing(architectures),
+    }
 
 
 def main() -> None:

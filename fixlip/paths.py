@@ -5,16 +5,18 @@ from pathlib import Path
 
 
 def root() -> Path:
-    """Return the root of the checkout: the current folder's, else the one fixlip is imported from.
+    """Return the folder of the notebooks' folder: around the current one, else around fixlip.
 
-    Raises FileNotFoundError outside a checkout, for instance where fixlip came as a wheel.
+    It is a checkout, or what ``fixlip notebooks`` copied. Raises FileNotFoundError where neither
+    is there.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
-        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+        if (folder / "notebooks" / "run.py").is_file():
             return folder
     raise FileNotFoundError(
-        f"no checkout of fixlip around {here}: clone the repository, cd into it"
+        f"no notebooks of fixlip around {here}: clone the repository, or copy them out with "
+        "'fixlip notebooks compendium'; then cd into it"
     )
 
 

@@ -1,4 +1,4 @@
-"""The core does without any extra, and a missing one is a sentence with the command that mends it."""
+"""The core does without any extra; a missing one is a sentence with the command that mends it."""
 
 import subprocess
 import sys

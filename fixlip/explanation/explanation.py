@@ -24,6 +24,7 @@ from fixlip.extras import need
 from fixlip.files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
+    import pandas as pd
     from shapiq import InteractionValues
 
 FORMAT = "fixlip-explanation-2"
@@ -308,6 +309,52 @@ class Explanation:
             ) from None
 
     # --- exchange --------------------------------------------------------------------------
+
+    def to_frame(self) -> pd.DataFrame:
+        """The terms up to order 2 as a table, one row each (needs the optional package pandas).
+
+        Returns a DataFrame with the columns ``order`` (0, 1, 2), ``sides`` ("", "image", "text",
+        "image-text"), ``first`` and ``second`` (names of players, "" where there is none), ``i``
+        and ``j`` (their positions, missing where there is none), ``estimate`` and ``stderr`` (its
+        standard error, NaN where none was estimated). The constant comes first, then single
+        players, then pairs.
+
+        Examples
+        --------
+        >>> pairs = np.array([[0, 5.0], [5.0, 0]])
+        >>> e = Explanation(1.0, np.array([2.0, 3.0]), pairs, ("a", "b"), 1)
+        >>> print(e.to_frame()[["sides", "first", "second", "estimate"]].to_string(index=False))
+             sides first second  estimate
+                                      1.0
+             image     a              2.0
+              text     b              3.0
+        image-text     a      b       5.0
+        """
+        need("studies", "to_frame")
+        import pandas as pd
+
+        n = self.n
+        i, j = np.triu_indices(n, 1)
+        nobody = np.full(n, n)  # its position is behind the players
+        first, second = np.r_[n, :n, i], np.r_[n, nobody, j]  # in the order of `flatten`
+        names = np.array([*self.players, ""], dtype=object)
+        side = np.array(["image"] * self.n_image + ["text"] * self.n_text + [""], dtype=object)
+        across = (first < self.n_image) & (second >= self.n_image) & (second < n)
+        errors = np.full(count_terms(n), np.nan)
+        if self.stderr is not None:
+            errors = flatten(*map(np.asarray, self.stderr))
+        return pd.DataFrame(
+            {
+                "order": (first < n).astype(int) + (second < n),
+                "sides": np.where(across, "image-text", side[first]),
+                "first": names[first],
+                "second": names[second],
+                "i": pd.Series(first).where(first < n).astype("Int64"),
+                "j": pd.Series(second).where(second < n).astype("Int64"),
+                "estimate": flatten(np.asarray(self.e0), self.e1, self.e2),
+                "stderr": errors,
+            }
+        )
 
     def to_shapiq(self) -> InteractionValues:
         """The same terms as shapiq's InteractionValues (needs the optional package shapiq).

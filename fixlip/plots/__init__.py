@@ -5,8 +5,9 @@ from fixlip.extras import need
 need("plots", "a picture of an explanation")
 
 from fixlip.plots.drawn import as_json, numbers
+from fixlip.plots.overview import overview
 from fixlip.plots.panels import COLOURS, bars, colourbar, graph, heatmap, patches, picture
 from fixlip.plots.saving import describe, save
 
 __all__ = ["COLOURS", "as_json", "bars", "colourbar", "describe", "graph", "heatmap"]
-__all__ += ["numbers", "patches", "picture", "save"]
+__all__ += ["numbers", "overview", "patches", "picture", "save"]

@@ -1,0 +1,180 @@
+"""Many pairs: explained one after another, kept, and put into a table by word and class."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from fixlip.checks import integer
+from fixlip.cli.one import folder, load_encoder, print_table, settings
+from fixlip.extras import need
+from fixlip.files import atomic
+from fixlip.pipeline import explain as explain_pair
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fixlip.encoders import Encoder
+
+ALL = "(all)"  # words, or classes
+MEASURES = ("interaction", "attribution")  # of a word with the whole image; of a word by itself
+RESAMPLES, LEVEL = 9999, 0.95
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Explain the pairs of a file; the status is 1 where one of them failed."""
+    integer("--top", options.top, at_least=0)
+    need("studies", "a table of many pairs")
+    from fixlip.studies import study
+
+    items = read_pairs(options.image)
+    out = folder(options.out)
+    constants = {"encoder": load_encoder(options), "options": settings(options)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* items failed")  # they are listed below
+        done = study(measure, items, folder=out / "kept", constants=constants)
+    words = summary(done.table, options.seed)
+    for name, table in (("pairs", done.table), ("words", words), ("failures", done.failures)):
+        with atomic(out / f"{name}.csv", text=True) as file:
+            table.to_csv(file, index=False, lineterminator="\n")
+    if options.csv:
+        sys.stdout.write(words.to_csv(index=False))
+    elif options.json:
+        rows = words.astype(object).where(words.notna(), None).to_dict("records")
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        print(done.summary())
+        _print(words, options.top)
+    for row in done.failures.itertuples():
+        print(f"fixlip: {row.image}, {row.caption!r}: {row.error}", file=sys.stderr)
+    print(f"the tables are in {out}: pairs.csv, words.csv, failures.csv", file=sys.stderr)
+    return 1 if len(done.failures) else 0
+
+
+def read_pairs(path: str) -> list[dict]:
+    """Read a .csv file of pairs: the columns image and caption, and maybe class.
+
+    Raises FileNotFoundError, or ValueError for a file that is no such table.
+    """
+    import pandas as pd
+
+    file = Path(os.path.expanduser(path))
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {path!r}; check the path")
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"{path} is no table in UTF-8 with commas between columns: {error}"
+        ) from None
+    lacking = [name for name in ("image", "caption") if name not in table]
+    if lacking or table.empty:
+        raise ValueError(
+            f"{path} needs the columns image and caption and a row for each pair; it has "
+            f"{', '.join(map(repr, table.columns)) or 'none'} and {len(table)} rows"
+        )
+    classes = table["class"] if "class" in table else [""] * len(table)
+    columns = zip(table["image"], table["caption"], classes, strict=True)
+    return [
+        {
+            "image": image,
+            "path": file.parent / Path(os.path.expanduser(image)),
+            "caption": caption,
+            "class": kind,
+        }
+        for image, caption, kind in columns
+    ]
+
+
+def measure(item: dict, encoder: Encoder, options: dict) -> list[dict]:
+    """Explain a pair: one row for each text player, and one for all of them."""
+    found = explain_pair(encoder, item["path"], item["caption"], progress=False, **options)
+    text = slice(found.n_image, None)
+    of_words = {
+        "interaction": lambda e: e.cross.sum(0),
+        "attribution": lambda e: e.attributions()[text],
+    }
+    names = [*(name.lower() for name in found.players[text]), ALL]
+    columns = {"word": names, "score": [found.grand_value] * len(names)}
+    for name, quantity in of_words.items():
+
+        def with_sum(explanation, quantity=quantity):
+            values = quantity(explanation)
+            return np.append(values, values.sum())
+
+        columns[name] = with_sum(found).tolist()
+        columns[f"{name}_stderr"] = found.stderr_of(with_sum).tolist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def summary(table: pd.DataFrame, first_seed: int) -> pd.DataFrame:
+    """Means over pairs for every word and class, with bootstrap intervals over the pairs.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A row per pair and word, as `measure` gives them.
+    first_seed : int
+        Of the resampling.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per class and word: ``pairs`` (how many name it), and for "interaction" (the sum over
+        the image's players) and "attribution" the mean and the ends of its 95 % interval, ``_low``
+        and ``_high``: percentiles of 9,999 resamples of the pairs, NaN for a single pair.
+    """
+    import pandas as pd
+
+    # a word that a caption repeats counts once, with its sum
+    each = table.groupby(["class", "image", "caption", "word"], as_index=False)[
+        list(MEASURES)
+    ].sum()
+    each = pd.concat([each.assign(**{"class": ALL}), each[each["class"] != ""]])
+    rows = []
+    for (kind, word), values in each.groupby(["class", "word"]):
+        row = {"class": kind, "word": word, "pairs": len(values)}
+        for name in MEASURES:
+            low, high = _interval(values[name].to_numpy(), first_seed)
+            row |= {name: values[name].mean(), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    rows.sort(
+        key=lambda row: (row["class"] != ALL, row["class"], row["word"] != ALL, -row["pairs"])
+    )
+    return pd.DataFrame(rows)
+
+
+def _interval(values: np.ndarray, first_seed: int) -> tuple[float, float]:
+    """The ends of the 95 % bootstrap interval of a mean."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, 10**6 // len(values)),  # so many numbers at once
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(first_seed),
+    )
+    return tuple(found.confidence_interval)
+
+
+def _print(words: pd.DataFrame, top: int) -> None:
+    """Print the words of every class that most pairs name."""
+    for kind, table in words.groupby("class", sort=False):
+        print(f"\n{kind}: interaction of words with their images, means over pairs")
+        rows = [("word", "pairs", "interaction", "low", "high")]
+        for row in table.head(1 + top).itertuples():  # all words together come first
+            numbers = (row.interaction, row.interaction_low, row.interaction_high)
+            shown = ("-" if np.isnan(number) else f"{number:+.3f}" for number in numbers)
+            rows.append((row.word, str(row.pairs), *shown))
+        print_table(rows, left=(0,))
