@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 FOLDERS = ("notebooks", "data")  # as in fixlip/cli/notebooks.py
-UNUSED = ("__pycache__", ".ipynb_checkpoints", "demo_models", "scenes.md")
+UNUSED = ("__pycache__", ".ipynb_checkpoints", "demo_models")
 
 
 class Build(build_py):

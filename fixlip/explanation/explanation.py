@@ -54,9 +54,10 @@ class Explanation:
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
         (rows, 1 + n + n (n - 1) / 2), float32: a row is a change of e0, e1 and the pairs i < j, and
-        a term's variance is the sum of its squares over the rows. A row for each group of the
-        image's masks, then of the text's; then rows that simulate the bias of ridge penalties.
-        Zero rows: nothing was drawn, errors are 0. None: errors were not estimated.
+        a term's variance is the sum of its squares over the rows; (rows, 1 + n) where no pair has
+        an error. A row for each group of the image's masks, then of the text's; then rows that
+        simulate the bias of ridge penalties. Zero rows: nothing was drawn, errors are 0. None:
+        errors were not estimated.
     """
 
     e0: float
@@ -88,10 +89,10 @@ class Explanation:
                 f"got {self.e1.shape}, {self.e2.shape} and {self.n_image}"
             )
         rows = self.deviations
-        if rows is not None and np.shape(rows)[1:] != (count_terms(n),):
+        if rows is not None and np.shape(rows)[1:] not in ((count_terms(n),), (1 + n,)):
             raise ValueError(
-                f"deviations of {n} players have the shape (rows, {count_terms(n)}), got "
-                f"{np.shape(rows)}"
+                f"deviations of {n} players have the shape (rows, {count_terms(n)}), or without "
+                f"pairs (rows, {1 + n}), got {np.shape(rows)}"
             )
         uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
         if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):  # also where it is NaN
@@ -167,7 +168,7 @@ class Explanation:
         rows = self.deviations
         if rows is not None:
             d0, d1 = reduced(unflatten(rows.astype(float), self.n))
-            rows = flatten(d0, d1, np.zeros((len(d0), self.n, self.n))).astype(np.float32)
+            rows = flatten(d0, d1, None).astype(np.float32)
         info = self.info | {"fit": fit | {"order": 1}}
         return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows, info=info)
 

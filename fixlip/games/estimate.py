@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from fixlip import renamed
@@ -14,8 +15,9 @@ from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
 from fixlip.sampler import SAMPLINGS, MaskSample, draw, enumerate_masks, shapley_masks
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
-from fixlip.solver.fit import check_fit, warn_of_players
+from fixlip.solver.fit import warn_of_players
 from fixlip.solver.polynomial import rank
+from fixlip.solver.solve import check_options, top_players
 
 
 @renamed.keywords(method="sampling")
@@ -30,6 +32,8 @@ def estimate(
     seed: int = 0,
     sampling: str | None = None,
     ridge: float | str = "auto",
+    basis: str = "full",
+    k: int = 72,
 ) -> Explanation:
     """Explain any function of joint masks by a polynomial of order 1 or 2.
 
@@ -45,7 +49,7 @@ def estimate(
     game : callable
         From masks (m, n), torch.bool, True = kept, to values (m,), torch or numpy. It is called
         once, with distinct masks only. `fixlip.Game` is one; where a game has ``n``, ``n_image``
-        and ``names``, they are used.
+        (how many of the players, the first ones, are of the image) and ``names``, they are used.
     n : int, optional
         Number of players, where the game does not say it.
     index : {"banzhaf", "shapley"}
@@ -64,6 +68,11 @@ def estimate(
     sampling, ridge
         See `fixlip.sampler.draw`, by default "antithetic", for "shapley" "distinct" (the default)
         or "distinct-reference"; and `fixlip.solve`.
+    basis, k : {"full", "cross", "top"}, int
+        Which pairs exist, as in `fixlip.solve`: all; image-text pairs only; or all among the k
+        players with the largest first-order terms. (Without an ``n_image``: the k strongest of
+        all.) Under the product measure a pair's term is the same in every basis; with the Shapley
+        kernel each basis has other interactions.
 
     References
     ----------
@@ -76,9 +85,15 @@ def estimate(
     >>> both.e0, both.e1.tolist(), both.e2[0, 1]  # z_0 z_1
     (0.0, [0.0, 0.0], np.float64(1.0))
     """
-    n = count_players(game, n)
+    n, n_image = count_players(game, n), getattr(game, "n_image", 0)
     one_of("index", index, ("banzhaf", "shapley"))
-    check_fit(order, ridge)
+    one_of("order", order, (1, 2))
+    check_options(order, ridge, basis, k)
+    if basis == "cross" and not 0 < n_image < n:
+        raise ValueError(
+            'basis="cross" has pairs of an image and a text player only: give a game with n_image, '
+            "how many of its players are of the image, such as fixlip.Game"
+        )
     sample = _sample(n, masks, index, p, seed, sampling)
     p = sample.p if index == "banzhaf" else 0.5
 
@@ -87,15 +102,26 @@ def estimate(
     answers = ask(game, wanted[torch.from_numpy(first)])[torch.from_numpy(group)]  # (m + 2,)
     values, (empty, full) = answers[:-2], answers[-2:].tolist()
 
-    if sample.sampling == "enumerated" and sample.m == 2**n:
+    fitted = basis if order == 2 else "full"
+    if sample.sampling == "enumerated" and sample.m == 2**n and fitted == "full":
         options = {"p": p, "order": order} if index == "banzhaf" else {"order": order}
         every = exact.weighted_banzhaf if index == "banzhaf" else exact.faith_shapley
         found = every(values.numpy(), **options)
         e0, e1, e2, deviations = found.e0, found.e1, found.e2, found.deviations
     else:
-        _warn_of_open_terms(sample.masks, index, order, ridge)
         ends = (empty, full) if index == "shapley" else None
-        e0, e1, e2, deviations = fit_game(sample, values, order=order, ridge=ridge, ends=ends)
+        if sample.sampling == "enumerated" and index == "shapley":
+            sample, values = _between(sample, values)
+        among = split = None
+        if fitted == "cross":
+            split = n_image
+        elif fitted == "top":
+            _, first, *_ = fit_game(sample, values, order=1, ridge=ridge, ends=ends)
+            among = _strongest(first.numpy(), n_image, k)
+        pairs = {"among": among, "split": split}
+        _warn_of_open_terms(sample.masks, index, order, ridge)
+        found = fit_game(sample, values, order=order, ridge=ridge, ends=ends, **pairs)
+        e0, e1, e2, deviations = found
         e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.float().numpy()
 
     sides = {name: getattr(game, f"{name}_side", None) for name in ("image", "text")}
@@ -104,7 +130,7 @@ def estimate(
         e1,
         e2,
         players=tuple(map(str, getattr(game, "names", range(n)))),
-        n_image=getattr(game, "n_image", 0),
+        n_image=n_image,
         p=(p, p),
         empty_value=empty,
         grand_value=full,
@@ -114,6 +140,8 @@ def estimate(
                 "index": index,
                 "order": order,
                 "ridge": ridge,
+                "basis": basis,
+                **({"k": k} if basis == "top" else {}),
                 "masks": len(first),
                 "sampling": sample.sampling,
                 "seed": sample.seed,
@@ -124,6 +152,21 @@ def estimate(
         picture=getattr(sides["image"], "picture", None),
         deviations=deviations,
     )
+
+
+def _between(sample: MaskSample, values: torch.Tensor) -> tuple[MaskSample, torch.Tensor]:
+    """All masks but the empty and the full one, with the Shapley kernel, and their values."""
+    inner = shapley_masks(sample.n, 2**sample.n - 2)
+    place = inner.masks.long() @ 2 ** torch.arange(sample.n)  # as `enumerate_masks` lists them
+    return inner, values[place]
+
+
+def _strongest(first: np.ndarray, n_image: int, k: int) -> torch.Tensor:
+    """The players that "top" keeps."""
+    if n_image:
+        image, text = top_players(first, n_image, k)
+        return torch.cat([image, n_image + text])
+    return torch.from_numpy(np.sort(np.argsort(-np.abs(first), kind="stable")[:k]))
 
 
 def _sample(

@@ -187,7 +187,7 @@ def _explanation(
         empty_value=float(values[0]),
         grand_value=float(values[-1]),
         info={"fit": {"index": index, "order": order}},
-        deviations=np.zeros((0, count_terms(n)), np.float32),  # no sampling error
+        deviations=np.zeros((0, count_terms(n) if order == 2 else 1 + n), np.float32),  # no error
     )
 
 

@@ -15,6 +15,7 @@ from fixlip.solver.errors import (
     prior_errors,
     residuals,
     shrinkage,
+    warn_of_few,
 )
 from fixlip.solver.leastsquares import Columns, LeastSquares
 from fixlip.solver.polynomial import Design, Polynomial, Problem
@@ -27,29 +28,43 @@ def fit_game(
     order: int = 2,
     ridge: float | str = "auto",
     ends: tuple[float, float] | None = None,
+    among: torch.Tensor | None = None,
+    split: int | None = None,
 ) -> tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Fit one polynomial of the mask to a game's values (m,), float64, of a sample of masks (m, n).
 
     ``ends`` are values of the empty and of the full mask, which the sample then leaves out, to be
     met exactly: the limit of infinite weights. With the Shapley kernel as weights this is
-    KernelSHAP (order 1) or Faith-Shap (order 2). Returns e0, e1 (n,), e2 (n, n) and deviations
-    (rows, 1 + n + n (n - 1) / 2) as an `Explanation` keeps them.
+    KernelSHAP (order 1) or Faith-Shap (order 2). At order 2 the players ``among`` (by default all)
+    have pairs; with ``split``, the first so many of them with the others only. Returns e0, e1 (n,),
+    e2 (n, n) and deviations as an `Explanation` keeps them.
     """
     design = Design(sample, values[:, None], "game")
-    fit = _banzhaf_fit if ends is None else _shapley_fit
-    (e0, e1, e2), *errors = fit(design, values, order, ridge, ends)
-    rows = [flatten(d0, d1.T, d2.permute(2, 0, 1)) for d0, d1, d2 in errors]  # (k, terms)
+    everyone = torch.arange(design.n)
+    among = everyone if among is None else among
+    if order == 1:
+        among, split = everyone[:0], None
+    if ends is None:
+        (e0, e1, e2), *errors = _banzhaf_fit(design, values, ridge, among, split)
+    else:
+        (e0, e1, e2), *errors = _shapley_fit(design, values, ridge, among, split, ends)
+    rows = [
+        flatten(d0, d1.T, d2.permute(2, 0, 1) if order == 2 else None) for d0, d1, d2 in errors
+    ]  # (k, terms)
     return float(e0[0]), e1[:, 0], e2[..., 0], torch.cat(rows)
 
 
 def _banzhaf_fit(
-    design: Design, values: torch.Tensor, order: int, ridge: float | str, _: None
+    design: Design,
+    values: torch.Tensor,
+    ridge: float | str,
+    among: torch.Tensor,
+    split: int | None,
 ) -> list[Polynomial]:
     """Terms of the values; deviations by groups of masks; simulated bias of the penalty."""
     mean = design.w @ values  # taken off first: a minimum-norm solution would spread it over terms
     Y = values[:, None] - mean
-    everyone = torch.arange(design.n)
-    problem = Problem(design, everyone, everyone[: design.n * (order == 2)], ridge, Y)
+    problem = Problem(design, torch.arange(design.n), among, ridge, Y, split)
     e0, e1, e2 = problem.fit(Y)
     found = [(e0 + mean, e1, e2), problem.fit(residuals(problem, Y) * members(design))]
     shrunk = shrinkage(problem, Y)
@@ -57,18 +72,26 @@ def _banzhaf_fit(
 
 
 def _shapley_fit(
-    design: Design, values: torch.Tensor, order: int, ridge: float | str, ends: tuple[float, float]
+    design: Design,
+    values: torch.Tensor,
+    ridge: float | str,
+    among: torch.Tensor,
+    split: int | None,
+    ends: tuple[float, float],
 ) -> list[Polynomial]:
     """The same among the polynomials that meet both ends."""
     # Terms that vanish at both ends: z_i - mean(z), and x_i x_j - 1 for x = 2z - 1.
     Z, n = design.sample.masks.double(), design.n
     share = Z.mean(1)  # (m,)
-    X = (2 * Z - 1)[:, : n if order == 2 else 0]
+    X = (2 * Z - 1)[:, among]
     empty, full = ends
     Y = (values - empty - share * (full - empty))[:, None]
-    problem = LeastSquares(Z - share[:, None], Columns(X[:, :0], X, shift=1.0), design.w)
-    penalty = problem.choose(Y)[0] if ridge == "auto" else float(ridge)
-    i, j = torch.triu_indices(X.shape[1], X.shape[1], 1)
+    columns = Columns(X[:, :0], X, shift=1.0, split=split)
+    auto = ridge == "auto" and not design.exact
+    trust = design.trust if auto else 0.0
+    problem = LeastSquares(Z - share[:, None], columns, design.w, trust)
+    penalty = problem.choose(Y)[0] if auto else 0.0 if ridge == "auto" else float(ridge)
+    i, j = (among[some] for some in columns.positions())
 
     def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Polynomial:
         e2 = free.new_zeros(n, n, free.shape[1])
@@ -76,7 +99,9 @@ def _shapley_fit(
         return free.new_zeros(free.shape[1]), free - free.mean(0) - e2.sum(1) / 2, e2
 
     solution = problem.solve(Y, penalty)
-    each = leverage(problem, penalty) * copies(design)
+    each = leverage(problem, penalty)
+    warn_of_few(design, problem, penalty, float(each.sum()), design.m)
+    each = each * copies(design)
     residual = corrected_residual(problem, Y, solution, each)
     e0, e1, e2 = monomials(*solution)
     found = [

@@ -180,7 +180,9 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
                 f"one explanation has {name}={fits[0].get(name)!r} and the other "
                 f"{name}={fits[1].get(name)!r}: their terms mean different things"
             )
-    both = first.deviations, second.deviations
+    both = [first.deviations, second.deviations]
+    if all(d is not None for d in both):  # with or without columns of pairs
+        both = [flatten(*unflatten(d, first.n)) for d in both]
     image = first.info.get("image", {})
     names = [e.info.get("image", {}).get("model", {}).get("name", "game") for e in (first, second)]
     numbers = ("e0", "e1", "e2", "empty_value", "grand_value")

@@ -90,6 +90,34 @@ class MaskSample:
         """Number of players."""
         return self.masks.shape[1]
 
+    def draws(self) -> torch.Tensor:
+        """How many draws each row stands for, (m,), float64; 0 where it was listed."""
+        if self.sampling == "enumerated":
+            return torch.zeros(self.m, dtype=torch.float64)
+        if self.sampling.removesuffix("-reference") not in ("distinct", "shapley"):
+            return torch.ones(self.m, dtype=torch.float64)
+        size = self.masks.sum(1)
+        count = torch.bincount(size, minlength=self.n + 1)
+        listed = [int(c) == math.comb(self.n, k) for k, c in enumerate(count.tolist())]
+        drawn = ~torch.tensor(listed)[size]
+        draws = torch.where(drawn, self.weights, 0.0)
+        return draws / draws[drawn].min() if drawn.any() else draws
+
+    @property
+    def share(self) -> float:
+        """How many of all masks are here, of a sample without repetition; of any other, 0."""
+        if self.sampling.removesuffix("-reference") not in ("enumerated", "distinct", "shapley"):
+            return 0.0
+        ends = (
+            2 if self.sampling.startswith("shapley") else 0
+        )  # which the Shapley kernel leaves out
+        return self.m / (2.0**self.n - ends)
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all masks (of the Shapley kernel: all but the empty and the full)."""
+        return self.share == 1 and not self.draws().any()
+
 
 def check_counts(n: int, m: int) -> tuple[int, int]:
     """Players and masks as ints; an error where there are none."""

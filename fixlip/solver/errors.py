@@ -25,14 +25,15 @@ import numpy as np
 import torch
 
 from fixlip.checks import warn
-from fixlip.explanation import Terms, count_terms, flatten
-from fixlip.sampler import MaskSample
+from fixlip.explanation import count_terms, flatten
 from fixlip.sampler.masks import distinct_rows
 from fixlip.solver.leastsquares import BLOCK, LeastSquares
 from fixlip.solver.polynomial import Design, Polynomial, Problem, Solution
 
 GROUPS = 48  # groups of masks per side
 MAX_LEVERAGE = 0.8  # degrees of freedom per different mask; above, residuals are too small
+MIN_LEFT = 12  # different masks beyond the terms without a penalty
+SMALL_GAME = 64  # masks: part of a game of no more has error bars that are too small
 MIN_TOGETHER = 10  # masks, on average, with both players of a pair in the rarer state
 DRAWS = 32  # draws from the prior from which the bias of a penalty is simulated
 
@@ -71,13 +72,14 @@ class SideErrors:
         """Rows of the terms of a pair, this side's players first, then the other's.
 
         What each group of masks adds (groups, terms), and draws of the penalties' bias (draws,
-        terms); no rows: no error. Without ``cross`` the pair has no terms between the sides.
+        terms); no rows: no error. Without ``cross`` no players have a pair term.
         """
-        none = self.design.E.new_zeros(0, count_terms(self.design.n + other.n))
+        n = self.design.n + other.n
+        none = self.design.E.new_zeros(0, count_terms(n) if cross else 1 + n)
         directions = torch.cat([other.first, (other.mean - other.origin)[None]])  # (n_other + 1, D)
         directions = directions if cross else torch.zeros_like(directions)
-        groups = self._of_groups(other, directions) if self.members.shape[1] else none
-        draws = self._of_penalties(other, directions)
+        groups = self._of_groups(other, directions, cross) if self.members.shape[1] else none
+        draws = self._of_penalties(other, directions, cross)
         return groups, none if draws is None else draws
 
     def own_rows(self, vectors: torch.Tensor) -> Iterator[Polynomial]:
@@ -88,23 +90,26 @@ class SideErrors:
             targets = (left[:, None] * some.T[..., None]).flatten(1)  # (m, groups k)
             yield from zip(*(t.split(k, -1) for t in self.own.fit(targets)), strict=True)
 
-    def _of_groups(self, other: Fitted, directions: torch.Tensor) -> torch.Tensor:
+    def _of_groups(self, other: Fitted, directions: torch.Tensor, cross: bool) -> torch.Tensor:
         member, design = self.members, self.design
         means = (design.w[:, None] * member).T @ (design.E - design.mean)  # (groups, D)
         within = residuals(self.own, design.E @ other.mean[:, None])  # (m, 1)
         g0, g1, g2 = self.own.fit(within * member)  # (groups,), (n, groups), (n, n, groups)
         h0, h1, h2 = other.own(means.T)  # through the mean that the other side is paired with
         across = self.vector_residuals @ directions.T  # (m, n_other + 1)
-        rows: list[Terms] = []
+        rows = []
         for g, mean in enumerate(means):
             origin, slopes, _ = self.vectors.fit(across * member[:, g : g + 1])
             centre = directions @ mean - origin  # (n_other + 1,)
             e0 = g0[g] + h0[g] - mean @ other.mean + centre[-1]
             e1 = torch.cat([g1[:, g] - slopes[:, -1], h1[:, g] - centre[:-1]])
-            rows.append(Terms(e0, e1, blocks(g2[..., g], slopes[:, :-1], h2[..., g])))
-        return flatten(*map(torch.stack, zip(*rows, strict=True)))
+            e2 = blocks(g2[..., g], slopes[:, :-1], h2[..., g]) if cross else None
+            rows.append(flatten(e0, e1, e2))
+        return torch.stack(rows)
 
-    def _of_penalties(self, other: Fitted, directions: torch.Tensor) -> torch.Tensor | None:
+    def _of_penalties(
+        self, other: Fitted, directions: torch.Tensor, cross: bool
+    ) -> torch.Tensor | None:
         E, n, n_other = self.design.E, self.design.n, other.n
         own = shrinkage(self.own, E @ other.mean[:, None])
         across = shrinkage(self.vectors, E @ directions.T)
@@ -119,13 +124,15 @@ class SideErrors:
             slopes = across[1].unflatten(1, origin.shape)
         e0 = g0 - origin[-1]  # (DRAWS,)
         e1 = torch.cat([g1 - slopes[:, -1], origin[:-1]])  # (n + n_other, DRAWS)
+        if not cross:
+            return flatten(e0, e1.T, None)
         e2 = zeros(DRAWS, n + n_other, n + n_other)  # of pairs i < j, which are all that counts
         e2[:, :n, :n], e2[:, :n, n:] = g2.movedim(2, 0), slopes[:, :-1].movedim(2, 0)
         return flatten(e0, e1.T, e2)
 
 
 def deviations(image: Fitted, text: Fitted, *, cross: bool) -> torch.Tensor:
-    """Rows of the terms of a pair, image players first: (rows, 1 + n + n (n - 1) / 2).
+    """Rows of the terms of a pair, image players first, as an `Explanation` keeps them.
 
     First the image's groups of masks, then the text's; then draws of the penalties, likewise.
     """
@@ -140,11 +147,13 @@ def _roll(rows: torch.Tensor, first: int, second: int) -> torch.Tensor:
     """Rows of terms with the first players put behind the second ones."""
     n = first + second
     order = torch.arange(n).roll(-first)  # where each player of the new order was
+    zero = torch.zeros(1, dtype=torch.long)
+    if rows.shape[1] == 1 + n:
+        return rows[:, torch.cat([zero, 1 + order]).to(rows.device)]
     i, j = torch.triu_indices(n, n, 1)
     place = torch.zeros(n, n, dtype=torch.long)
     place[i, j] = place[j, i] = torch.arange(len(i))
     pairs = place[order[i], order[j]]
-    zero = torch.zeros(1, dtype=torch.long)
     return rows[:, torch.cat([zero, 1 + order, 1 + n + pairs]).to(rows.device)]
 
 
@@ -159,7 +168,7 @@ def members(design: Design) -> torch.Tensor:
     Twins stay together. Rows that were not drawn belong to no group: all of an enumerated side, and
     sizes that are listed in full. Groups are centred: the drawn rows' common weight is fixed.
     """
-    draws = _draws(design.sample).to(design.E.device)
+    draws = design.sample.draws().to(design.E.device)
     drawn = torch.nonzero(draws)[:, 0]
     pair = torch.arange(len(drawn), device=drawn.device) // 2
     count = min(GROUPS, int(pair[-1]) + 1) if len(pair) else 0
@@ -169,20 +178,6 @@ def members(design: Design) -> torch.Tensor:
     if count > 1:
         member -= member.mean(1, keepdim=True)
     return member
-
-
-def _draws(sample: MaskSample) -> torch.Tensor:
-    """How many draws each row stands for, (m,); 0 where it was listed."""
-    if sample.sampling == "enumerated":
-        return torch.zeros(sample.m, dtype=torch.float64)
-    if sample.sampling.removesuffix("-reference") not in ("distinct", "shapley"):
-        return torch.ones(sample.m, dtype=torch.float64)
-    size = sample.masks.sum(1)
-    count = torch.bincount(size, minlength=sample.n + 1)
-    listed = [int(c) == math.comb(sample.n, k) for k, c in enumerate(count.tolist())]
-    drawn = ~torch.tensor(listed)[size]
-    draws = torch.where(drawn, sample.weights, 0.0)
-    return draws / draws[drawn].min() if drawn.any() else draws
 
 
 def copies(design: Design) -> torch.Tensor:
@@ -207,29 +202,41 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)
     for k, (part, solution, ridge) in enumerate(each_part):
         each = leverage(part, ridge)
-        used = float(each.sum())
-        # where a penalty settles many more terms than there are masks, `shrinkage` says how well
-        settled = bool(ridge) and part.n_terms > 1.1 * different
-        crowded = used > MAX_LEVERAGE * different and not settled
         if len(problem.among) > 1 and rare < MIN_TOGETHER:
             warn(
                 f"{design.kind}: at p={design.p:g} two players are both {rarer} in {rare:.2g} of "
                 f"{design.m} masks on average: error bars within this side are too small. Use "
                 f"{math.ceil(MIN_TOGETHER * design.m / rare):,} masks or more, or a p nearer to .5."
             )
-        elif crowded and not design.exact:
-            terms = "even or odd terms" if design.folded else "terms"
-            warn(
-                f"{design.kind}: {different * (1 + design.folded):.0f} different masks are few for "
-                f"{used:.0f} {terms}: error bars within this side are too small. Use more masks"
-                f"{f'; {2**design.n} list them all' if design.n <= 12 else ''}."
-            )
+        else:
+            warn_of_few(design, part, ridge, float(each.sum()), different)
         y = problem.of_part(k, Y)
         parts.append(corrected_residual(part, y, solution, each * repeats))
     if not design.folded:
         return parts[0]
     even, odd = parts
     return torch.stack([even + odd, even - odd], 1).flatten(0, 1)  # twins: (m/2, 2, k) -> (m, k)
+
+
+def warn_of_few(
+    design: Design, part: LeastSquares, ridge: float, used: float, different: float
+) -> None:
+    """Warn where so many different masks say too little of the errors of the terms they settle.
+
+    ``used`` is the sum of the leverages.
+    """
+    if design.exact:
+        return
+    # where a penalty settles many more terms than there are masks, `shrinkage` says how well
+    settled = bool(ridge) and part.n_terms > 1.1 * different
+    crowded = used > MAX_LEVERAGE * different and not settled
+    if crowded or different - len(part.s) < MIN_LEFT or 2**design.n <= SMALL_GAME:
+        terms = "even or odd terms" if design.folded else "terms"
+        warn(
+            f"{design.kind}: {different * (1 + design.folded):.0f} different masks are few for "
+            f"{used:.0f} {terms}: error bars within this side are too small. Use more masks"
+            f"{f'; {2**design.n} list them all' if design.n <= 12 else ''}."
+        )
 
 
 def corrected_residual(
@@ -253,7 +260,7 @@ def leverage(part: LeastSquares, ridge: float) -> torch.Tensor:
     found = part.Q.square().sum(1)
     if not len(part.values):
         return found
-    shrink = part.values / (part.values + ridge)
+    shrink = part.kept(ridge)
     if not part.primal:
         return found + part.V.square() @ shrink
     # (q, f)

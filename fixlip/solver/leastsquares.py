@@ -19,26 +19,42 @@ KEPT = 2**22  # largest design, in entries, that is cached: 32 MB
 
 @dataclass(frozen=True)
 class Columns:
-    """Design columns of penalised terms: x_i of ``first``, and x_i x_j - shift among ``pairs``."""
+    """Design columns of penalised terms: x_i of ``first``, and x_i x_j - shift among ``pairs``.
+
+    With ``split``, pairs are only those of one of the first ``split`` players with a later one.
+    """
 
     first: torch.Tensor  # (m, n1)
     pairs: torch.Tensor  # (m, n2)
     shift: float = 0.0
+    split: int | None = None
 
     @property
     def count(self) -> int:
         """Number of columns, q."""
-        n = self.pairs.shape[1]
-        return self.first.shape[1] + n * (n - 1) // 2
+        n, k = self.pairs.shape[1], self.split
+        return self.first.shape[1] + (n * (n - 1) // 2 if k is None else k * (n - k))
+
+    def positions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions i < j in ``pairs`` of each pair's players, in the order of the columns."""
+        i, j = torch.triu_indices(*(self.pairs.shape[1],) * 2, 1)
+        if self.split is not None:
+            across = (i < self.split) & (j >= self.split)
+            i, j = i[across], j[across]
+        return i, j
 
     def kernel(self) -> torch.Tensor:
         """Inner products of all rows, (m, m), without forming the columns."""
-        gram = self.pairs @ self.pairs.T
-        squares = self.pairs.square()
-        products = (gram.square() - squares @ squares.T) / 2
+        x, k = self.pairs, self.split
+        if k is None:
+            squares = x.square()
+            products = ((x @ x.T).square() - squares @ squares.T) / 2
+            total = (x.sum(1).square() - squares.sum(1)) / 2  # (m,): of all pairs
+        else:
+            products = (x[:, :k] @ x[:, :k].T) * (x[:, k:] @ x[:, k:].T)
+            total = x[:, :k].sum(1) * x[:, k:].sum(1)
         if self.shift:
-            q = self.count - self.first.shape[1]
-            total = self.shift * (self.pairs.sum(1).square() - squares.sum(1)) / 2  # (m,)
+            q, total = self.count - self.first.shape[1], self.shift * total
             products = products - total - total[:, None] + q * self.shift**2
         return self.first @ self.first.T + products
 
@@ -58,8 +74,7 @@ class Columns:
         return self._rows(slice(None))
 
     def _rows(self, rows: slice) -> torch.Tensor:
-        x = self.pairs[rows]
-        i, j = torch.triu_indices(x.shape[1], x.shape[1], 1)
+        x, (i, j) = self.pairs[rows], self.positions()
         return torch.cat([self.first[rows], x[:, i] * x[:, j] - self.shift], 1)
 
 
@@ -74,10 +89,15 @@ class LeastSquares:
         Penalised terms, (m, q).
     w : torch.Tensor, (m,)
         Weights, positive.
+    trust : float
+        Share of the solution that is not penalised, from 0 to 1. Where the rows are nearly all that
+        there are, a penalty would take for noise what is the whole truth.
     """
 
-    def __init__(self, free: torch.Tensor, columns: Columns, w: torch.Tensor) -> None:
-        self.free, self.columns = free, columns
+    def __init__(
+        self, free: torch.Tensor, columns: Columns, w: torch.Tensor, trust: float = 0.0
+    ) -> None:
+        self.free, self.columns, self.trust = free, columns, trust
         self.root = w.sqrt()[:, None]  # (m, 1)
         Q, R = torch.linalg.qr(self.root * free)
         U, s, self.Vt = torch.linalg.svd(R, full_matrices=False)
@@ -158,13 +178,18 @@ class LeastSquares:
         if not q:
             return self.free_part(Y), Y.new_zeros(0, Y.shape[1])
         score = self._along(self._project(Y))  # (r, k)
+        inverse = self.kept(ridge) / self.values
         if self.primal:
-            b = self.V @ (score * (self.values.sqrt() / (self.values + ridge))[:, None])
+            b = self.V @ (score * (self.values.sqrt() * inverse)[:, None])
         else:
-            dual = self.V @ (score / (self.values + ridge)[:, None])  # (m, k)
+            dual = self.V @ (score * inverse[:, None])  # (m, k)
             dual = self.root * (dual - self.Q @ (self.Q.T @ dual))
             b = sum(T.T @ dual[rows] for rows, T in self.columns.blocks())
         return self.free_part(Y - self.penalised_part(b)), b
+
+    def kept(self, ridge: float) -> torch.Tensor:
+        """What a penalty leaves of the solution along each direction of the columns, (r,)."""
+        return self.trust + (1 - self.trust) * self.values / (self.values + ridge)
 
     def free_part(self, Y: torch.Tensor) -> torch.Tensor:
         """Coefficients of the free terms alone, (f, k)."""

@@ -44,7 +44,9 @@ class Design:
         self.sd = math.sqrt(self.p * (1 - self.p))
         self.X = (sample.masks.to(device, torch.float64) - self.p) / self.sd  # (m, n)
         self.mean = self.w @ self.E  # (D,)
-        self.exact = sample.sampling == "enumerated"  # the masks are all there are
+        # masks that are most of all there are show what a penalty would take for noise
+        self.trust = max(0.0, 2 * sample.share - 1)
+        self.exact = sample.complete
         self.folded = (
             sample.sampling == "antithetic"
             and self.m % 2 == 0
@@ -93,6 +95,8 @@ def rank(X: torch.Tensor) -> int:
 class Problem:
     """One least-squares problem: a constant, x_i for some players, x_i x_j among some.
 
+    With ``split``, pairs are those of one of the first ``split`` of ``among`` with a later one.
+
     It has one part, or in a folded design an even and an odd one. Each part's penalty is chosen
     once, for the targets ``Y`` (m, k); then any targets are fitted. Results are
     coefficients of monomials in z.
@@ -105,12 +109,14 @@ class Problem:
         among: torch.Tensor,
         ridge: float | str,
         Y: torch.Tensor,
+        split: int | None = None,
     ) -> None:
-        self.design, self.singles, self.among = design, singles, among
+        self.design, self.singles, self.among, self.split = design, singles, among, split
         self.scale = torch.ones_like(design.X[0])  # (n,): lengths of the players' columns
         few = design.m < MIN_MASKS_PER_TERM * (len(singles) + 1)
         auto = ridge == "auto" and not design.exact
         self.penalises_first = auto and few
+        self.trust = design.trust if auto else 0.0
         if auto and (len(among) > 1 or self.penalises_first):
             self.scale = self._likelier_scale(Y)
         self.parts = self._factorise(self.scale)
@@ -138,10 +144,12 @@ class Problem:
         if self.penalises_first:
             free, penalised = none, single * self._first_scale(scale)
         if not self.design.folded:
-            return (LeastSquares(torch.cat([one, free], 1), Columns(penalised, pairs), w),)
+            columns = Columns(penalised, pairs, split=self.split)
+            one = torch.cat([one, free], 1)
+            return (LeastSquares(one, columns, w, self.trust),)
         one, none, free, penalised, pairs = (x[0::2] for x in (one, none, free, penalised, pairs))
         return (
-            LeastSquares(one, Columns(none, pairs), 2 * w[0::2]),
+            LeastSquares(one, Columns(none, pairs, split=self.split), 2 * w[0::2]),
             LeastSquares(free, Columns(penalised, none), 2 * w[0::2]),
         )
 
@@ -208,7 +216,6 @@ class Problem:
         if not len(pairs):  # (n, n, k) zeros that take no memory: there can be many targets
             return const, a, const.new_zeros(design.n, design.n, 1).expand(-1, -1, k)
         B = const.new_zeros(design.n, design.n, k)
-        i, j = torch.triu_indices(len(self.among), len(self.among), 1)
-        i, j = self.among[i], self.among[j]
+        i, j = (self.among[some] for some in self.parts[0].columns.positions())
         B[i, j] = B[j, i] = pairs * (self.scale[i] * self.scale[j])[:, None] / design.sd**2
         return const + design.p**2 * B.sum((0, 1)) / 2, a - design.p * B.sum(1), B

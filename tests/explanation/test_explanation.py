@@ -76,7 +76,7 @@ def test_terms_are_taken_as_arrays_tensors_and_lists(kind):
         ({"p": (0.5,) * 3}, "one value or two"),
         ({"n_image": 1.0}, "n_image must be a whole number"),
         ({"n_image": 3}, "n_image up to 2"),
-        ({"deviations": np.zeros((3, 9))}, r"the shape \(rows, 4\), got \(3, 9\)"),
+        ({"deviations": np.zeros((3, 9))}, r"or without pairs \(rows, 3\), got \(3, 9\)"),
     ],
 )
 def test_terms_that_would_mislead_are_refused(change, message):

@@ -1,5 +1,6 @@
 """Estimates on a budget against exact values, known polynomials, and counted questions."""
 
+import itertools
 import math
 import warnings
 
@@ -10,7 +11,7 @@ from toy_games import Polynomial, Smooth
 
 import fixlip
 from fixlip.games import exact
-from fixlip.sampler import MaskSample, bernoulli, shapley_masks
+from fixlip.sampler import MaskSample, bernoulli, distinct, shapley_masks
 
 
 class Counted:
@@ -290,3 +291,115 @@ def test_values_may_be_torch_or_numpy(returned):
 def test_errors_say_what_to_do(game, options, error, message):
     with pytest.raises(error, match=message):
         fixlip.estimate(game, **{"n": 8, "masks": 100, **options})
+
+
+class TwoSides:
+    """Any game, the first 7 of whose 10 players are of the image."""
+
+    n, n_image = 10, 7
+    names = tuple("abcdefghij")
+
+    def __init__(self):
+        self.game = smooth(10)
+
+    def __call__(self, masks):
+        return self.game(masks)
+
+
+def literal(game, pairs, weights, Z):
+    """e0, e1 and the terms of some pairs by weighted least squares on listed masks."""
+    root = np.sqrt(weights)
+    design = np.column_stack([np.ones(len(Z)), Z, *(Z[:, [i, j]].all(1) for i, j in pairs)])
+    values = game(torch.from_numpy(Z)).numpy()
+    found = np.linalg.lstsq(root[:, None] * design, root * values, rcond=None)[0]
+    e2 = np.zeros((Z.shape[1],) * 2)
+    for (i, j), term in zip(pairs, found[1 + Z.shape[1] :], strict=True):
+        e2[i, j] = e2[j, i] = term
+    return found[0], found[1 : 1 + Z.shape[1]], e2
+
+
+@pytest.mark.parametrize("masks", [300, 1024])
+@pytest.mark.parametrize("basis", ["cross", "top"])
+@pytest.mark.parametrize("index", ["banzhaf", "shapley"])
+def test_a_basis_is_the_least_squares_fit_with_its_pairs(index, basis, masks):
+    game, options = TwoSides(), {"index": index, "masks": masks, "ridge": 0}
+    if index == "banzhaf":
+        options["sampling"] = "distinct"
+    found = fixlip.estimate(game, basis=basis, k=6, **options)
+    pairs = [(i, j) for i in range(7) for j in range(7, 10)]
+    if basis == "top":  # 5 text players at least, but there are 3; and 3 of the image
+        first = np.abs(fixlip.estimate(game, order=1, **options).e1)
+        kept = [*np.sort(np.argsort(-first[:7])[:3]), 7, 8, 9]
+        pairs = list(itertools.combinations(kept, 2))
+    if index == "banzhaf":
+        sample = distinct(10, masks - 2 if masks < 1024 else masks)
+        Z, weights = sample.masks.numpy(), sample.weights.numpy()
+    else:
+        sample = shapley_masks(10, min(masks - 2, 1022))
+        Z = np.concatenate([sample.masks.numpy(), np.zeros((1, 10), bool), np.ones((1, 10), bool)])
+        weights = np.concatenate([sample.weights.numpy(), [1e7, 1e7]])
+    e0, e1, e2 = literal(game, pairs, weights, Z)
+    assert found.e2 == pytest.approx(e2, abs=1e-6)
+    assert found.e1 == pytest.approx(e1, abs=1e-6) and found.e0 == pytest.approx(e0, abs=1e-6)
+    assert not found.stderr.e2[e2 == 0].any() and found.info["fit"]["basis"] == basis
+    assert found.stderr.e1.any() == (masks < 1024)
+
+
+def test_top_of_a_game_without_sides_keeps_the_strongest_of_all():
+    game, _ = quadratic(8)
+    found = fixlip.estimate(game, n=8, masks=256, basis="top", k=3)
+    kept = np.flatnonzero(found.e2.any(0))
+    assert len(kept) == 3
+    assert set(kept) == set(
+        np.argsort(-np.abs(fixlip.estimate(game, n=8, masks=256, order=1).e1))[:3]
+    )
+
+
+def test_order_one_of_many_players_needs_no_room_for_their_pairs():
+    n = 600  # 180,000 pairs: rows of deviations would take 57 MB
+    found = fixlip.estimate(
+        lambda masks: masks[:, :3].all(1), n=n, order=1, masks=4 * n + 2, sampling="antithetic"
+    )
+    assert found.deviations.shape[1] == 1 + n and not found.stderr.e2.any()
+    assert found.first_order().deviations.shape[1] == 1 + n
+
+
+def white_noise(n, seed):
+    """A game whose values have nothing to do with each other, and its values."""
+    values = np.random.default_rng(seed).normal(size=2**n)
+    return lambda masks: torch.from_numpy(values)[masks.long() @ 2 ** torch.arange(n)], values
+
+
+@pytest.mark.parametrize("index", ["banzhaf", "shapley"])
+def test_a_sample_of_nearly_all_masks_is_not_shrunk_as_if_it_were_noise(index):
+    errors, inside = {"auto": [], 0: []}, []
+    for seed in range(8):
+        game, values = white_noise(9, seed)
+        truth = (
+            exact.weighted_banzhaf(values) if index == "banzhaf" else exact.faith_shapley(values)
+        )
+        for ridge, found in errors.items():
+            e = fixlip.estimate(
+                game, n=9, index=index, masks=510, ridge=ridge, sampling="distinct", seed=seed
+            )
+            off = (e.e2 - truth.e2)[np.triu_indices(9, 1)]
+            found.append(np.square(off).mean())
+            inside.append(np.abs(off) <= 1.96 * e.stderr.e2[np.triu_indices(9, 1)])
+    assert np.mean(errors["auto"]) < 1.2 * np.mean(errors[0])  # was 14 times as much
+    assert np.mean(inside) > 0.8  # was .6
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(("n", "masks"), [(3, 4), (3, 5), (5, 7), (5, 10), (8, 10), (10, 15)])
+def test_few_masks_of_the_shapley_kernel_warn_that_their_bars_are_too_small(n, masks, order):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fixlip.estimate(lambda z: z.all(1), n=n, index="shapley", masks=masks, order=order)
+    said = [str(one.message) for one in caught]
+    assert any("different masks are few for" in message for message in said), said
+
+
+def test_all_masks_of_the_shapley_kernel_given_as_a_sample_are_exact():
+    game, values = white_noise(6, 0)
+    found = fixlip.estimate(game, n=6, index="shapley", masks=shapley_masks(6, 62))
+    assert distance(found, exact.faith_shapley(values)) < 1e-9 and not found.stderr.e2.any()
