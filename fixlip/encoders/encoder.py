@@ -55,6 +55,7 @@ class Encoder:
         Of the model's logit: scale times cosine, plus bias.
     """
 
+    @torch.inference_mode(False)  # whose tensors have no derivatives
     def __init__(
         self,
         model: torch.nn.Module,
@@ -67,6 +68,7 @@ class Encoder:
     ) -> None:
         model = _unwrapped(model)
         self.stored = torch.promote_types(dtype, torch.float32)
+        _make_plain(model)
         self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
         _refuse_infinite(model, name)
         self.logit_scale = float(model.logit_scale.cpu().double().exp())
@@ -151,6 +153,19 @@ class Encoder:
         text = self.model.encode_text(ids, normalize=True)  # (1, D)
         cosine = float((image.cpu().double() * text.cpu().double()).sum())
         return self.logit_scale * cosine + self.logit_bias
+
+
+def _make_plain(model: torch.nn.Module) -> None:
+    """Let every weight have derivatives, and every block keep what these need."""
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight.is_inference():  # made in inference mode
+                setattr(module, name, torch.nn.Parameter(weight.clone(), requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_inference():
+                setattr(module, name, buffer.clone())
+        if getattr(module, "grad_checkpointing", False):  # computes blocks twice, past the hooks
+            module.grad_checkpointing = False
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

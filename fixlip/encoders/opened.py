@@ -53,6 +53,7 @@ class OpenTower:
         "CLS", or "BOS", "EOS" and "pads" (all padding together), as far as the input has them.
     """
 
+    @torch.inference_mode(False)  # whose tensors have no derivatives
     def __init__(self, side: EncoderSide, layer: int = -1) -> None:
         if isinstance(side, ImageSide):
             own, self.encode, self._length = side.pixels, side.encoder.model.encode_image, None

@@ -107,6 +107,7 @@ class ImageSide(_Side):
         The token whose output becomes the embedding; None where several are pooled.
     """
 
+    @torch.inference_mode(False)  # whose tensors have no derivatives
     def __init__(
         self, encoder: Model, tower: ImageTower, view: View, image: object, players: object
     ) -> None:
@@ -198,6 +199,7 @@ class TextSide(_Side):
         pooled one, else all.
     """
 
+    @torch.inference_mode(False)  # whose tensors have no derivatives
     def __init__(
         self, encoder: Model, tower: TextTower, reader: CaptionReader, caption: str, players: str
     ) -> None:

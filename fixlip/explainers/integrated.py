@@ -30,6 +30,7 @@ class Line:
     Parameters as in `fixlip.explainers.exclip.factor`.
     """
 
+    @torch.inference_mode(False)  # whose tensors have no derivatives
     def __init__(
         self,
         side: EncoderSide,
@@ -79,6 +80,7 @@ class Line:
         states = torch.cat([self.start, self.tower.hidden])  # (2, T, width)
         return self.tower.embed(states).cpu().double() / self.length
 
+    @torch.inference_mode(False)
     def factor(
         self, name: str, *, steps: int, rule: str = "right", mode: str, memory: float
     ) -> Factor:
