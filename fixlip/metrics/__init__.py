@@ -9,7 +9,9 @@ pointing      do words attract the part of a mosaic that shows their object? (tr
 comparison    do the explanations of several models agree? (a common grid, differences, shares)
 ============= ===================================================================================
 
-Published protocols are the defaults; what differs from them has a name of its own.
+Published rules are the defaults, but for three, which are options: ``text_token=True`` (the first
+order's own words in the pointing game) and ``zeros="wrong"`` (its signs), ``guard=0`` (the AID
+where the full and the empty mask score alike).
 """
 
 from fixlip.extras import need

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fixlip.checks import integer, one_of, warn
+from fixlip.checks import integer, number, one_of, warn
 from fixlip.explanation import Explanation
 from fixlip.explanation.subsets import Subsets, greedy
 from fixlip.games.game import ask
@@ -21,7 +21,7 @@ from fixlip.sampler.masks import distinct_rows
 
 POINTS = 51  # of the published curves
 TIES, RULES, RANKINGS = ("block", "order"), ("trapezoid", "mean"), ("terms", "attributions")
-GUARD = 1e-3  # smallest |full - empty| to divide by, relative to the range of the curves
+GUARD = 1e-3
 
 
 def masks_by_ranking(values: np.ndarray, *, ties: str = "block") -> tuple[np.ndarray, np.ndarray]:
@@ -121,17 +121,23 @@ class Curves:
         """Share of the players that is removed, (steps + 1,): 0 to 1."""
         return np.arange(len(self.mif)) / (len(self.mif) - 1)
 
-    def normalised(self) -> Curves:
+    def normalised(self, *, guard: float = GUARD) -> Curves:
         """The curves on the scale where the empty mask has 0 and the full one 1.
 
-        Values may leave [0, 1]. Where the values of the full and of the empty mask hardly differ,
-        compared with the range of the curves, there is no such scale: the result is NaN, with a
-        warning. Where the full mask has the *lower* value, the scale is upside down and the AID
-        changes its sign, with a warning as well.
+        Values may leave [0, 1]. Where the full mask has the *lower* value, the scale is upside down
+        and the AID changes its sign, with a warning.
+
+        Parameters
+        ----------
+        guard : float
+            Smallest difference of the full and the empty mask's values to divide by, as a share of
+            the range of the curves: below it there is no such scale, and the result is NaN, with a
+            warning. The published code has none: 0.
         """
+        number("guard", guard, at_least=0)
         full, empty = self.mif[0], self.mif[-1]
         reach = max(np.abs(curve - empty).max() for curve in (self.mif, self.lif))
-        if not abs(full - empty) > GUARD * reach:
+        if not abs(full - empty) > guard * reach:
             warn(
                 f"the full mask has the value {full:.6g} and the empty one {empty:.6g}, too close "
                 "to divide by their difference: normalised curves and the AID are NaN"
@@ -150,14 +156,15 @@ class Curves:
         grid = np.linspace(0, 1, integer("points", points, at_least=2))
         return Curves(*(np.interp(grid, self.x, curve) for curve in (self.mif, self.lif)))
 
-    def aid(self, rule: str = "trapezoid") -> float:
+    def aid(self, rule: str = "trapezoid", *, guard: float = GUARD) -> float:
         """Area between insertion and deletion: normalised LIF minus MIF; higher is better.
 
         "trapezoid" is the published number, the area on a grid of 51 points; "mean" is what the
-        published code stores beside it, the mean over the n + 1 masks.
+        published code stores beside it, the mean over the n + 1 masks. ``guard`` as in
+        `normalised`.
         """
         one_of("rule", rule, RULES)
-        curves = self.normalised()
+        curves = self.normalised(guard=guard)
         if rule == "mean":
             return float(np.mean(curves.lif - curves.mif))
         curves = curves.on_grid()

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fixlip.checks import one_of
 from fixlip.explanation import Explanation
 
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 NOWHERE = -1
+ZEROS = ("skip", "wrong")
 
 
 def quadrants(rows: int, columns: int, *, owner: Sequence[int] | None = None) -> np.ndarray:
@@ -83,12 +85,20 @@ def pointing_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) 
     return _share(signed.clip(min=0).sum(), -signed.clip(max=0).sum())
 
 
-def sign_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> float:
+def sign_ratio(
+    cross: np.ndarray, where: Sequence[int], own: Sequence[int], *, zeros: str = "skip"
+) -> float:
     """Share of the interactions that have the right sign in the right place, whatever their size.
 
-    Parameters as in `pointing_ratio`. The share of each word that counts, averaged over words: an
-    interaction of exactly zero has no sign and does not count, nor does a word without any other;
-    NaN where nothing is left.
+    The share of each word that counts, averaged over words; NaN where nothing is left.
+
+    Parameters
+    ----------
+    cross, where, own
+        As in `pointing_ratio`.
+    zeros : {"skip", "wrong"}
+        An interaction of exactly zero has no sign: it does not count, nor does a word without any
+        other; or, as in the published code, it counts as wrong.
 
     References
     ----------
@@ -99,12 +109,17 @@ def sign_ratio(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> f
     >>> round(sign_ratio(np.array([[3.0], [1.0], [-2.0], [0.0]]), np.arange(4), [0]), 3)
     0.667
     """
-    signed = _signed(cross, where, own)
-    return _mean_share((signed > 0).sum(0), (signed < 0).sum(0))
+    right, wrong = _signs(_signed(cross, where, own), where, own, zeros)
+    return _mean_share(right, wrong)
 
 
 def pointing(
-    explanation: Explanation, where: Sequence[int], own: Sequence[int], *, text_token: bool = False
+    explanation: Explanation,
+    where: Sequence[int],
+    own: Sequence[int],
+    *,
+    text_token: bool = False,
+    zeros: str = "skip",
 ) -> dict[str, float]:
     """Play the pointing game with an explanation: "ratio", `pointing_ratio`; "signs", `sign_ratio`.
 
@@ -119,6 +134,8 @@ def pointing(
         For first order only: count each word's own term once inside and once outside its quadrant,
         as the published numbers do (Baniecki et al., NeurIPS 2025, table 1, and its code). This
         adds the same to right and to wrong, and so draws both measures towards one half.
+    zeros : {"skip", "wrong"}
+        As in `sign_ratio`.
 
     Examples
     --------
@@ -135,7 +152,7 @@ def pointing(
     signed = _signed(cross, where, own)
     counted = np.where(text_token & (np.asarray(own) != NOWHERE), np.abs(words), 0.0)  # (n_T,)
     right, wrong, both = signed.clip(min=0).sum(), -signed.clip(max=0).sum(), counted.sum()
-    signs = [(part > 0).sum(0) + (counted > 0) for part in (signed, -signed)]  # (n_T,) each
+    signs = [count + (counted > 0) for count in _signs(signed, where, own, zeros)]  # (n_T,) each
     return {"ratio": _share(right + both, wrong + both), "signs": _mean_share(*signs)}
 
 
@@ -154,6 +171,18 @@ def _signed(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> np.n
         raise ValueError("some interactions are NaN or infinite: they point nowhere")
     counts = (where[:, None] != NOWHERE) & (own != NOWHERE)  # (n_I, n_T)
     return np.where(where[:, None] == own, cross, -cross) * counts
+
+
+def _signs(
+    signed: np.ndarray, where: Sequence[int], own: Sequence[int], zeros: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many interactions of each word are right, and how many wrong, (n_T,) each."""
+    one_of("zeros", zeros, ZEROS)
+    right, wrong = (signed > 0).sum(0), (signed < 0).sum(0)
+    if zeros == "wrong":
+        in_play = (np.asarray(where) != NOWHERE).sum() * (np.asarray(own) != NOWHERE)  # (n_T,)
+        wrong = in_play - right
+    return right, wrong
 
 
 def _share(right: float, wrong: float) -> float:

@@ -199,3 +199,12 @@ def test_a_full_mask_below_the_empty_one_is_told():
 def test_what_is_wrong_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_published_aid_has_no_guard():
+    curves = Curves(np.array([1.0001, 0.0, 1.0]), np.array([1.0001, 2.0, 1.0]))
+    with pytest.warns(UserWarning, match="too close"):
+        assert np.isnan(curves.aid())
+    assert curves.aid("mean", guard=0) == pytest.approx(2 / 0.0001 / 3)
+    with pytest.raises(ValueError, match="guard must be a number of 0 or more"):
+        curves.normalised(guard=-1)

@@ -138,3 +138,17 @@ def test_a_map_that_names_every_quadrant_gets_a_quarter_whatever_it_shows():
 def test_what_is_wrong_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_published_signs_count_zero_as_wrong():
+    cross = np.array([[3.0], [1.0], [-2.0], [0.0]])
+    assert sign_ratio(cross, range(4), [0], zeros="wrong") == 0.5
+    assert sign_ratio(cross, range(4), [0]) == pytest.approx(2 / 3)
+    # a player in no quadrant, and a word of no object, are out of the game even so
+    more = np.concatenate([np.column_stack([cross, cross]), np.zeros((1, 2))])
+    assert sign_ratio(more, [0, 1, 2, 3, -1], [0, -1], zeros="wrong") == 0.5
+    terms, none = np.array([3.0, 1.0, -2.0, 0.0, 6.0]), np.zeros((5, 5))
+    e = Explanation(0.0, terms, none, ("a", "b", "c", "d", "word"), 4)
+    assert pointing(e, range(4), [0], zeros="wrong")["signs"] == 0.5
+    with pytest.raises(ValueError, match='zeros must be "skip" or "wrong"'):
+        sign_ratio(cross, range(4), [0], zeros="right")
