@@ -137,12 +137,17 @@ class Encoder:
         """
         return ImageSide(self, self._image_tower, self._view, image, players)
 
-    def text(self, caption: str, *, players: str = "tokens") -> TextSide:
+    def text(
+        self, caption: str, *, players: str = "tokens", stand_in: int | None = None
+    ) -> TextSide:
         """Return a caption as a side of the game.
 
-        Its players are single tokens, or "words" with all their tokens.
+        Its players are single tokens, or "words" with all their tokens. A removed token is hidden
+        from the attention of all others; or, given the id of a token as ``stand_in``, it is
+        replaced by that one. The FIxLIP experiments judge GAME, Grad-ECLIP and exCLIP on OpenAI's
+        CLIP with 289 in its place, which stands for no text that the tokenizer reads.
         """
-        return TextSide(self, self._text_tower, self._reader, caption, players)
+        return TextSide(self, self._text_tower, self._reader, caption, players, stand_in)
 
     @torch.no_grad()
     def logit(self, image: Image.Image | np.ndarray | str | Path, caption: str) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from fixlip.checks import boolean_masks, one_of
+from fixlip.checks import boolean_masks, integer, one_of
 from fixlip.encoders.captions import CaptionReader
 from fixlip.encoders.hooks import hooks
 from fixlip.encoders.masking import fitting_rows, hidden_tokens, one_row_only
@@ -181,7 +181,7 @@ class ImageSide(_Side):
 
 
 class TextSide(_Side):
-    """A caption; a removed token is hidden from attention, positions and ids stay.
+    """A caption; a removed token is hidden from attention, or another stands in its place.
 
     `Encoder.text` makes one.
 
@@ -194,6 +194,8 @@ class TextSide(_Side):
         and padding tokens always stay.
     pooled : int
         The position whose output becomes the embedding.
+    stand_in : int or None
+        The token in a removed one's place; None: removed tokens are hidden from attention.
     length : int
         How many of the L positions the embedding depends on: in a causal tower those up to the
         pooled one, else all.
@@ -201,11 +203,21 @@ class TextSide(_Side):
 
     @torch.inference_mode(False)  # whose tensors have no derivatives
     def __init__(
-        self, encoder: Model, tower: TextTower, reader: CaptionReader, caption: str, players: str
+        self,
+        encoder: Model,
+        tower: TextTower,
+        reader: CaptionReader,
+        caption: str,
+        players: str,
+        stand_in: int | None = None,
     ) -> None:
         groupings = {"tokens": tokens, "words": words}
         group = groupings[one_of("text players", players, groupings)]
-        self.tower = tower
+        if stand_in is not None and integer("stand_in", stand_in, at_least=0) >= reader.vocabulary:
+            raise ValueError(
+                f"stand_in is the id of a token, below {reader.vocabulary}, got {stand_in}"
+            )
+        self.tower, self.stand_in = tower, stand_in
         self._caption = caption
         self._read = reader.read(caption)
         self.ids = torch.tensor([self._read.ids], device=encoder.device)
@@ -216,6 +228,11 @@ class TextSide(_Side):
                 f"the model reads the caption's meaning at its token {self.pooled}, which is no "
                 "end token; pass the tokenizer that the model was made with, and leave special "
                 "tokens out of the caption"
+            )
+        if stand_in is not None and tower.pooled(self._replaced(True)) != self.pooled:
+            raise ValueError(
+                f"with the token {stand_in} as stand_in the model would read the meaning there, as "
+                "if the caption ended; give another token"
             )
         self.length = self.ids.shape[1] if tower.causal is None else self.pooled + 1
         super().__init__(encoder, group(self._read.pieces), (self.length, tower.width))
@@ -230,11 +247,21 @@ class TextSide(_Side):
             "tokens": list(tokens(self._read.pieces).names),
             "token_ids": list(self._read.ids[self.span]),
             "cut": self._read.cut,
+            **({} if self.stand_in is None else {"stand_in": self.stand_in}),
         }
+
+    def _replaced(self, removed: torch.Tensor | bool) -> torch.Tensor:
+        """Token ids (m, L), with the stand-in where ``removed``: (m, L), or the whole caption."""
+        if removed is True:
+            removed = torch.zeros_like(self.ids, dtype=torch.bool)
+            removed[:, self.span] = True
+        return torch.where(removed, self.stand_in, self.ids)
 
     def _features(self, units: torch.Tensor) -> torch.Tensor:
         hidden = units.new_zeros(len(units), self.ids.shape[1])  # (m, all positions)
         hidden[:, self.span] = ~units
+        if self.stand_in is not None:
+            return self.encoder.model.encode_text(self._replaced(hidden))  # (m, D)
 
         def put_back(module, args, output):
             """Show the one row, (m, 1, width), at the position where the model looks for it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,8 +19,9 @@ from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm,
 from fixlip.explanation import Explanation
 from fixlip.games.estimate import estimate
 from fixlip.games.game import Game
-from fixlip.sampler import Sweep, side_seeds, sweep
+from fixlip.sampler import SAMPLINGS, Sweep, side_seeds, sweep
 from fixlip.solver import Factor, pair, solve
+from fixlip.solver.solve import check_options
 
 if TYPE_CHECKING:
     from fixlip.encoders.sides import ImageSide, TextSide
@@ -29,6 +30,10 @@ SOURCES = {"order 1": 1, "order 2": 2}
 FIRST_ORDER = ("GAME", "Grad-ECLIP", "Shapley values", "Banzhaf values")
 METHODS = (*FIRST_ORDER, "ITSM-O", "ITSM-H", "InteractionCAM", "InteractionLIME")
 METHODS += ("exCLIP", "exCLIP, layer 0", "Shapley interactions", "FIxLIP")
+
+# How the FIxLIP experiments sample and fit, and how they run exCLIP; for `explain_all`. Their game
+# for GAME, Grad-ECLIP and exCLIP is that of `Encoder.text(caption, stand_in=289)`.
+PUBLISHED = {"sampling": "distinct-reference", "ridge": 0, "variant": "fixlip", "steps": 20}
 
 Cache = dict[tuple, Sweep | Factor]
 
@@ -44,6 +49,11 @@ def explain_all(
     joint: int = 2**13,
     samples: int = 1000,
     steps: int = 50,
+    variant: str = "tmlr",
+    sampling: str = "antithetic",
+    ridge: float | str = "auto",
+    basis: str = "full",
+    k: int = 72,
     source: str = "order 1",
     seed: int = 0,
     cache: Cache | None = None,
@@ -68,8 +78,14 @@ def explain_all(
     masks, joint : int or (int, int), int
         Masks of the image and of the caption, for FIxLIP and Banzhaf values; joint masks for
         Shapley values and interactions, which do not split (published: 2**17).
-    samples, steps : int
-        Of InteractionLIME; of exCLIP (published: 50, in the FIxLIP experiments 20).
+    samples : int
+        Of InteractionLIME.
+    steps, variant : int, str
+        Of exCLIP; see `fixlip.explainers.exclip.factor`.
+    sampling, ridge, basis, k
+        Of FIxLIP, of Banzhaf and Shapley values and of Shapley interactions; see `fixlip.solve` and
+        `fixlip.sampler.draw`. Of the samplings, Shapley takes "distinct" and "distinct-reference",
+        and "distinct" in place of any other.
     source : {"order 1", "order 2"}
         First-order values by a fit of their own, as in the published insertion, deletion and
         faithfulness, or from the interactions of order 2, as in the published pointing game.
@@ -89,9 +105,14 @@ def explain_all(
     if unknown := [name for name in methods if name not in METHODS]:
         raise ValueError(f"unknown methods {unknown}: the methods are {', '.join(METHODS)}")
     one_of("source", source, SOURCES)
+    one_of("sampling", sampling, SAMPLINGS)
+    check_options(2, ridge, basis, k)
     cache = {} if cache is None else cache
-    budgets = per_side("masks", masks), joint, samples, steps
-    task = _Task((image_side, text_side), *budgets, SOURCES[source], seed, cache)
+    budgets = per_side("masks", masks), joint, samples
+    path, fit = {"steps": steps, "variant": variant}, {"ridge": ridge, "basis": basis, "k": k}
+    task = _Task(
+        (image_side, text_side), *budgets, path, sampling, fit, SOURCES[source], seed, cache
+    )
     found = {name: run(task) for name, run in _RUNS.items() if name in methods}
     if "FIxLIP" in methods:
         weights = (p,) if isinstance(p, int | float) else tuple(p)
@@ -107,7 +128,9 @@ class _Task:
     counts: tuple[int, int]
     joint: int
     samples: int
-    steps: int
+    path: dict[str, Any]  # exCLIP's steps and variant
+    sampling: str
+    fit: dict[str, Any]  # ridge, basis, k
     order: int
     seed: int
     cache: Cache
@@ -127,18 +150,21 @@ class _Task:
             seeds = side_seeds(self.seed)
 
             def swept(k: int) -> Sweep:
-                return sweep(self.sides[k], masks=self.counts[k], p=p, seed=seeds[k])
+                options = {"p": p, "seed": seeds[k], "sampling": self.sampling}
+                return sweep(self.sides[k], masks=self.counts[k], **options)
 
-            sweeps = self._both(("sweep", p, self.counts, self.seed), swept)
-            self._found["banzhaf", p, order] = solve(*sweeps, order=order, errors=False)
+            sweeps = self._both(("sweep", p, self.counts, self.seed, self.sampling), swept)
+            found = solve(*sweeps, order=order, errors=False, **self.fit)
+            self._found["banzhaf", p, order] = found
         return self._found["banzhaf", p, order]
 
     def shapley(self, order: int) -> Explanation:
         """Shapley values or interactions from joint masks."""
         if ("shapley", order) not in self._found:
-            self._found["shapley", order] = estimate(
-                self.game, index="shapley", masks=self.joint, order=order, seed=self.seed
-            )
+            listed = self.sampling if self.sampling.startswith("distinct") else "distinct"
+            options = {"order": order, "seed": self.seed, "sampling": listed, **self.fit}
+            found = estimate(self.game, index="shapley", masks=self.joint, **options)
+            self._found["shapley", order] = found
         return self._found["shapley", order]
 
     def _both(self, key: tuple, make: Callable[[int], Sweep | Factor]) -> list:
@@ -158,9 +184,9 @@ _RUNS: dict[str, Callable[[_Task], Explanation]] = {
     "ITSM-H": lambda task: task.factors(itsm, variant="hidden"),
     "InteractionCAM": lambda task: task.factors(icam),
     "InteractionLIME": lambda task: lime.explain(*task.sides, samples=task.samples, seed=task.seed),
-    "exCLIP": lambda task: task.factors(exclip, steps=task.steps),
+    "exCLIP": lambda task: task.factors(exclip, **task.path),
     "exCLIP, layer 0": lambda task: task.factors(
-        exclip, steps=max(task.steps // 5, 1), layer=0, rule="midpoint"
+        exclip, **task.path | {"steps": max(task.path["steps"] // 5, 1)}, layer=0, rule="midpoint"
     ),
     "Shapley interactions": lambda task: task.shapley(2),
 }

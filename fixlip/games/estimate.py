@@ -9,7 +9,7 @@ import torch
 
 from fixlip import renamed
 from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, warn
-from fixlip.explanation import Explanation, count_terms
+from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
@@ -118,8 +118,10 @@ def estimate(
         elif fitted == "top":
             _, first, *_ = fit_game(sample, values, order=1, ridge=ridge, ends=ends)
             among = _strongest(first.numpy(), n_image, k)
+        some = n if among is None else len(among)
+        count = some * (some - 1) // 2 if split is None else split * (n - split)
+        _warn_of_open_terms(sample.masks, index, count if order == 2 else 0, ridge)
         pairs = {"among": among, "split": split}
-        _warn_of_open_terms(sample.masks, index, order, ridge)
         found = fit_game(sample, values, order=order, ridge=ridge, ends=ends, **pairs)
         e0, e1, e2, deviations = found
         e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.float().numpy()
@@ -198,7 +200,7 @@ def _sample(
     return shapley_masks(n, masks - 2, seed=seed, weighting=weighting)
 
 
-def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: float | str) -> None:
+def _warn_of_open_terms(masks: torch.Tensor, index: str, pairs: int, ridge: float | str) -> None:
     """Warn where the masks cannot tell players apart, or are fewer than the terms."""
     n = masks.shape[1]
     Z = masks.double()
@@ -206,8 +208,8 @@ def _warn_of_open_terms(masks: torch.Tensor, index: str, order: int, ridge: floa
     needed = n if index == "banzhaf" else n - 1
     if (lost := needed - rank(Z - centre)) > 0:
         warn_of_players("game", len(masks), lost, needed)
-    terms = count_terms(n) - 2
-    if index == "shapley" and order == 2 and ridge == 0 and len(masks) < terms:
+    terms = n - 1 + pairs
+    if index == "shapley" and pairs and ridge == 0 and len(masks) < terms:
         warn(
             f"{len(masks)} masks do not determine {terms} terms; plain least squares gives the "
             "smallest of many solutions. Use more masks or ridge='auto'."

@@ -574,3 +574,30 @@ def test_models_at_hand_with_weights_that_are_not_finite(tiny_model):
         model.get_parameter(name).data.view(-1)[0] = torch.nan
         with pytest.raises(ValueError, match=f"values of '{name}' in 'x' are NaN or infinite"):
             Encoder(model, open_clip.SimpleTokenizer(), name="x")
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_token_can_stand_in_a_removed_ones_place(make, kind):
+    encoder = make(kind)
+    side = encoder.text(CAPTION, stand_in=7)
+    masks = torch.rand(5, side.n, generator=torch.Generator().manual_seed(0)) < 0.5
+    ids = side.ids.repeat(5, 1)
+    ids[:, side.span][~masks] = 7  # spelled out: every token plays by itself
+    with torch.no_grad():
+        expected = encoder.model.encode_text(ids, normalize=True)
+    assert torch.allclose(side.embed(masks), expected, atol=1e-6)
+    hidden = encoder.text(CAPTION)
+    assert not torch.allclose(side.embed(masks), hidden.embed(masks), atol=1e-3)
+    assert torch.allclose(side.embed(masks | True), hidden.embed(masks | True), atol=1e-5)
+    assert side.info["stand_in"] == 7 and "stand_in" not in hidden.info
+
+
+def test_tokens_that_cannot_stand_in_are_refused(make):
+    encoder = make("clip")
+    end = int(encoder.text(CAPTION).ids.max())
+    with pytest.raises(ValueError, match="would read the meaning there"):
+        encoder.text(CAPTION, stand_in=end)
+    with pytest.raises(ValueError, match="is the id of a token, below"):
+        encoder.text(CAPTION, stand_in=10**6)
+    with pytest.raises(ValueError, match="stand_in must be a whole number"):
+        encoder.text(CAPTION, stand_in="[MASK]")

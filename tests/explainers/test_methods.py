@@ -6,7 +6,7 @@ import torch
 
 import fixlip
 from fixlip.explainers import exclip, generic_attention, grad_eclip, icam, itsm, lime
-from fixlip.explainers.methods import FIRST_ORDER, METHODS, explain_all
+from fixlip.explainers.methods import FIRST_ORDER, METHODS, PUBLISHED, explain_all
 from fixlip.sampler import side_seeds
 
 OPTIONS = {"masks": (96, 64), "joint": 200, "samples": 100, "steps": 5, "seed": 3}
@@ -119,3 +119,39 @@ def test_what_is_refused(sides):
         explain_all(*sides, methods=("LIMES",))
     with pytest.raises(ValueError, match="source must be"):
         explain_all(*sides, source="order 3")
+
+
+@pytest.mark.filterwarnings("ignore:.*are few")
+def test_the_published_sampling_and_fit_reach_every_method(sides):
+    methods = ("exCLIP", "Banzhaf values", "Shapley values", "Shapley interactions", "FIxLIP")
+    budget = OPTIONS | {"steps": 3}
+    options = budget | {**PUBLISHED, "steps": 3, "basis": "top", "k": 12}
+    found = explain_all(*sides, methods=methods, p=0.5, **options)
+    seeds = side_seeds(3)
+    swept = [
+        fixlip.sweep(s, masks=m, seed=k, sampling="distinct-reference")
+        for s, m, k in zip(sides, (96, 64), seeds, strict=True)
+    ]
+    fit = {"ridge": 0, "basis": "top", "k": 12}
+    expected = {
+        "FIxLIP p=0.5": fixlip.solve(*swept, errors=False, **fit),
+        "exCLIP": fixlip.pair(*(exclip.factor(s, steps=3, variant="fixlip") for s in sides)),
+    }
+    joint = {"index": "shapley", "masks": 200, "seed": 3, "sampling": "distinct-reference", **fit}
+    expected["Shapley interactions"] = fixlip.estimate(fixlip.Game(*sides), **joint)
+    for name, explanation in expected.items():
+        assert np.array_equal(found[name].e2, explanation.e2), name
+        assert explanation.e2.any()
+    plain = explain_all(*sides, methods=methods, p=0.5, **budget)
+    for name in set(found) - {"Shapley values"}:  # order 1 of masks with no size listed: the same
+        terms = [e[name].e1 + e[name].e2 for e in (plain, found)]
+        assert not np.allclose(*terms), name
+
+
+def test_the_game_of_a_stand_in_is_explained_by_every_method_that_masks(sides):
+    other = sides[0], sides[0].encoder.text("a red star", stand_in=5)
+    one, two = (
+        explain_all(*pair, methods=("FIxLIP", "GAME"), p=0.5, **OPTIONS) for pair in (sides, other)
+    )
+    assert not np.allclose(one["FIxLIP p=0.5"].cross, two["FIxLIP p=0.5"].cross, atol=1e-3)
+    assert np.array_equal(one["GAME"].e1, two["GAME"].e1)  # needs no masks
