@@ -39,18 +39,13 @@ game's values, this changes a value by:
 
 {gelu}
 
-(`python benchmarks/gelu.py`; one scene of the demo data.) To have transformers' activations, set
-them in the model before anything is explained:
+(`python benchmarks/gelu.py`; one scene of the demo data.) With `gelu="tanh"` a model is loaded with
+transformers' activations:
 
 ```python
-import torch
-
 import fixlip
 
-encoder = fixlip.load("ViT-B-16-SigLIP", pretrained="webli")
-for module in encoder.model.modules():
-    if isinstance(module, torch.nn.GELU):
-        module.approximate = "tanh"
+encoder = fixlip.load("ViT-B-16-SigLIP", pretrained="webli", gelu="tanh")
 ```
 
 **SigLIP 2's captions.** open_clip writes captions in lower case and drops their punctuation. The

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from fixlip.checks import integer
 from fixlip.data.imagenet import class_images
 from fixlip.demo.grammar import Caption
 from fixlip.demo.scenes import GRID, read_scenes
@@ -99,7 +100,7 @@ def imagenet_mosaics(
     count: int = 50,
     keep: str | Path | None = None,
     folders: Mapping[str, str | Path] | None = None,
-    jpeg: bool = True,
+    jpeg: int = 2,
 ) -> list[Mosaic]:
     """Mosaics of the published pointing game, from the validation pictures of ImageNet.
 
@@ -114,9 +115,11 @@ def imagenet_mosaics(
     games, count : sequence of four names each, int
         Classes in the order top left, top right, bottom left, bottom right; mosaics per game, of
         which the published ones have 50, all validation pictures of a class.
-    keep, jpeg : str or pathlib.Path, bool
-        A folder to write the mosaics to (those that it has are not made again); whether to compress
-        them as JPEG, as the published ones are.
+    keep : str or pathlib.Path
+        A folder to write the mosaics to; those that it has are not made again.
+    jpeg : int
+        How often each is saved as JPEG, at Pillow's quality of 75: the published ones were when
+        they were made, and again when the data set was packed. 0: not at all.
 
     References
     ----------
@@ -124,6 +127,7 @@ def imagenet_mosaics(
     """
     if bad := [game for game in games if len(game) != 4]:
         raise ValueError(f"a game has four classes, one per quadrant; got {bad[0]}")
+    integer("jpeg", jpeg, at_least=0)
     images = class_images(folder, [name for game in games for name in game], folders=folders)
     if few := [f"{name} has {len(found)}" for name, found in images.items() if len(found) < count]:
         raise ValueError(f"{count} pictures per class are needed, but {', '.join(few)}")
@@ -137,7 +141,7 @@ def imagenet_mosaics(
 
 
 def _mosaic(
-    name: str, paths: Sequence[Path], jpeg: bool, keep: str | Path | None
+    name: str, paths: Sequence[Path], jpeg: int, keep: str | Path | None
 ) -> Image.Image | Path:
     """One mosaic, as a file in `keep` or as a picture that is unpacked when it is needed."""
     target = None
@@ -149,8 +153,10 @@ def _mosaic(
     for k, path in enumerate(paths):
         tile = open_image(path).resize((TILE, TILE), Image.Resampling.BILINEAR)
         canvas.paste(tile, (k % 2 * TILE, k // 2 * TILE))
-    packed = io.BytesIO()
-    canvas.save(packed, "JPEG" if jpeg else "PNG")
+    for _ in range(max(jpeg, 1)):
+        packed = io.BytesIO()
+        canvas.save(packed, "JPEG" if jpeg else "PNG")
+        canvas = Image.open(packed)
     if target is None:
         return Image.open(packed)
     with atomic(target) as file:

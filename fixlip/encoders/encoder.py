@@ -14,7 +14,7 @@ import timm
 import torch
 from PIL import Image
 
-from fixlip.checks import warn
+from fixlip.checks import one_of, warn
 from fixlip.encoders.captions import CaptionReader
 from fixlip.encoders.masking import blocks_in, lay_rows_by_position
 from fixlip.encoders.sides import ImageSide, TextSide
@@ -42,12 +42,12 @@ class Encoder:
         From a list of one string to token ids of shape (1, L).
     name, pretrained : str
         What the model and its weights are called in results.
-    device, dtype : torch.device or str, torch.dtype
+    device, dtype, gelu : torch.device or str, torch.dtype, str
         As in `fixlip.load`. Embeddings are returned in the type, but at least in float32.
 
     Attributes
     ----------
-    model, tokenizer, name, pretrained, device, dtype
+    model, tokenizer, name, pretrained, device, dtype, gelu
         As given, the model frozen and without a wrapper.
     stored : torch.dtype
         Of the model's weights: the type it computes in, but at least float32.
@@ -65,8 +65,12 @@ class Encoder:
         pretrained: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        gelu: str | None = None,
     ) -> None:
         model = _unwrapped(model)
+        self.gelu = one_of("gelu", gelu, (None, "tanh"))
+        if gelu:
+            _approximate_gelu(model, name)
         self.stored = torch.promote_types(dtype, torch.float32)
         _make_plain(model)
         self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
@@ -122,6 +126,7 @@ class Encoder:
             "open_clip": open_clip.__version__,
             "torch": torch.__version__,
             "timm": timm.__version__,
+            **({"gelu": self.gelu} if self.gelu else {}),
         }
 
     def image(
@@ -158,6 +163,15 @@ class Encoder:
         text = self.model.encode_text(ids, normalize=True)  # (1, D)
         cosine = float((image.cpu().double() * text.cpu().double()).sum())
         return self.logit_scale * cosine + self.logit_bias
+
+
+def _approximate_gelu(model: torch.nn.Module, name: str) -> None:
+    """Compute every GELU by the tanh approximation."""
+    found = [module for module in model.modules() if isinstance(module, torch.nn.GELU)]
+    if not found:
+        raise ValueError(f"{name!r} has another activation than GELU; leave gelu='tanh' out")
+    for module in found:
+        module.approximate = "tanh"
 
 
 def _make_plain(model: torch.nn.Module) -> None:

@@ -34,6 +34,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     tokenizer: Callable | str | Path | None = None,
+    gelu: str | None = None,
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
 
@@ -62,6 +63,10 @@ def load(
     tokenizer : callable, str or pathlib.Path, optional
         In place of the model's own: a function from a list of strings to padded token ids, or a
         folder with the files of a Hugging Face tokenizer.
+    gelu : "tanh", optional
+        All GELUs of the towers by the tanh approximation, with which transformers (and so the
+        papers' experiments) computes SigLIP; by default as open_clip has them, some of them exact
+        (docs/models.md).
 
     Examples
     --------
@@ -69,7 +74,8 @@ def load(
     """
     dtype, device = choose_type(dtype), choose_device(device)
     model, tokenizer, label, weights = _find_model(name, pretrained, tokenizer)
-    return Encoder(model, tokenizer, name=label, pretrained=weights, device=device, dtype=dtype)
+    names = {"name": label, "pretrained": weights}
+    return Encoder(model, tokenizer, **names, device=device, dtype=dtype, gelu=gelu)
 
 
 def _find_model(

@@ -66,7 +66,8 @@ def factor(
     layer : int
         Hidden states at the input of this block, from 0. The last block's is the published choice.
     steps : int, optional
-        N; by default 50 ("tmlr") or 20 ("fixlip").
+        N; by default 50 ("tmlr") or 20 ("fixlip"). (The published code makes its points by adding
+        1/N up to 1, and by rounding takes N + 1 of them for some N, such as 49, 98 and 196.)
     rule : {"right", "midpoint"}
         Where a step is evaluated: at its end, as published, with an error that falls as 1/N; or in
         its middle, with an error that falls as 1/N^2 for the same passes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cosine_similarity
 
-from fixlip.checks import integer
+from fixlip.checks import integer, one_of
 from fixlip.encoders.attention import Attention, embed, readout
 from fixlip.encoders.sides import EncoderSide, TextSide
 from fixlip.explainers.results import from_units
@@ -22,6 +22,7 @@ def explain(
     heads: str = "one",
     text_blocks: int = 8,
     text_normalised: bool = False,
+    text_keys: str = "projected",
 ) -> Explanation:
     """Attribute the cosine to patches and tokens through the values that attention mixes.
 
@@ -50,6 +51,9 @@ def explain(
     text_blocks, text_normalised : int, bool
         How many of the last layers of the text tower count; whether to divide the caption's map by
         its sum, as the authors' code does and the copy in the FIxLIP experiments does not.
+    text_keys : {"projected", "raw"}
+        Whether a caption's lambda compares query and key behind the layer's output projection, as
+        the authors' program does, or before it, as their notebook on captions does.
 
     References
     ----------
@@ -68,6 +72,7 @@ def explain(
     reads = [readout(side, method="Grad-ECLIP") for side in sides]
     scale, bias = pair_scale(image_side.info, text_side.info)
     integer("text_blocks", text_blocks)
+    one_of("text_keys", text_keys, ("projected", "raw"))
     ends = [side.embed(torch.ones(1, side.n, dtype=torch.bool))[0] for side in sides]  # (D,) each
     units = []
     for side, read, other in zip(sides, reads, reversed(ends), strict=True):
@@ -78,7 +83,7 @@ def explain(
         gradients = torch.autograd.grad(embedding @ other, outputs)
         over = slice(None) if text else read.units
         terms = sum(
-            _term(attention, gradient, read.query, over)
+            _term(attention, gradient, read.query, over, raw=text and text_keys == "raw")
             for attention, gradient in zip(attentions, gradients, strict=True)
         )  # (positions,)
         terms = terms[read.units] if text else terms  # (units,)
@@ -86,18 +91,24 @@ def explain(
     return from_units(
         sides,
         units,
-        fit={"method": "Grad-ECLIP", "heads": heads, "text_blocks": text_blocks},
+        fit={
+            **{"method": "Grad-ECLIP", "heads": heads, "text_blocks": text_blocks},
+            **({} if text_keys == "projected" else {"text_keys": text_keys}),
+        },
         text_normalised=text_normalised,
         grand_value=scale * (ends[0] @ ends[1]).item() + bias,
     )
 
 
 @torch.no_grad()
-def _term(attention: Attention, gradient: torch.Tensor, query: int, over: slice) -> torch.Tensor:
+def _term(
+    attention: Attention, gradient: torch.Tensor, query: int, over: slice, *, raw: bool
+) -> torch.Tensor:
     """lambda_i sum_d G_d v_id of the positions i in ``over``, (positions,), float64."""
     # on the CPU, because not every device has float64
     values, gradient = attention.v[over].cpu().double(), gradient[query].cpu().double()
-    q, k = (attention.project(x).cpu().double() for x in (attention.q[query], attention.k[over]))
+    both = attention.q[query], attention.k[over]
+    q, k = ((x if raw else attention.project(x)).cpu().double() for x in both)
     similar = cosine_similarity(q[None], k)  # (positions,)
     low, high = similar.min(), similar.max()
     # where all keys are alike there is nothing to stretch, and no position counts less

@@ -383,9 +383,24 @@ class Explanation:
         n_image: int,
         players: Sequence[str] | None = None,
         p: tuple[float, float] = (0.5, 0.5),
+        empty_value: float | None = None,
     ) -> Explanation:
-        """Take over InteractionValues "FSII", "FBII", "Moebius" or "SV"; missing terms are 0."""
-        one_of("the index", values.index, ("FSII", "FBII", "Moebius", "SV"))
+        """Take over InteractionValues "FSII", "FBII", "FWBII", "Moebius" or "SV".
+
+        Missing terms are 0.
+
+        Parameters
+        ----------
+        values : shapiq.InteractionValues
+            Of order 2 at most.
+        n_image, players, p
+            As the fields of an Explanation; by default players are numbers.
+        empty_value : float, optional
+            The game's value of the empty mask, where the terms were fitted to the game minus that
+            value, as those in the result files of the FIxLIP experiments were: it is added to
+            their constant.
+        """
+        one_of("the index", values.index, ("FSII", "FBII", "FWBII", "Moebius", "SV"))
         index = "shapley" if values.index in ("FSII", "SV") else "banzhaf"
         n = values.n_players
         terms = np.zeros(()), np.zeros(n), np.zeros((n, n))  # one array per order
@@ -398,7 +413,11 @@ class Explanation:
             e0 = values.baseline_value
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
         about = {"fit": {"index": index}}
-        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=about)
+        known = {}
+        if empty_value is not None:
+            known = {"empty_value": number("empty_value", empty_value)}
+            e0 = e0 + empty_value
+        return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=about, **known)
 
 
 def _real(name: str, value: Any) -> np.ndarray:

@@ -82,13 +82,20 @@ def literal(paths):
 def test_compressed_or_not(imagenet):
     game = PUBLISHED_GAMES[:1]
     paths = [paths[1] for paths in class_images(imagenet, game[0]).values()]
-    plain = imagenet_mosaics(imagenet, games=game, count=2, jpeg=False)[1]
+    plain = imagenet_mosaics(imagenet, games=game, count=2, jpeg=0)[1]
     assert (np.asarray(plain.image) == literal(paths)).all()
-    packed = io.BytesIO()
-    Image.fromarray(literal(paths)).save(packed, "JPEG")
+    saved, picture = {}, Image.fromarray(literal(paths))
+    for times in (1, 2):
+        packed = io.BytesIO()
+        picture.save(packed, "JPEG", quality=75)
+        picture = Image.open(packed)
+        saved[times] = np.asarray(picture)
     published = imagenet_mosaics(imagenet, games=game, count=2)[1]
-    assert (np.asarray(published.image) == np.asarray(Image.open(packed))).all()
-    assert (np.asarray(published.image) != literal(paths)).any()
+    assert (np.asarray(published.image) == saved[2]).all()
+    once = imagenet_mosaics(imagenet, games=game, count=2, jpeg=1)[1]
+    assert (np.asarray(once.image) == saved[1]).all() and (saved[1] != literal(paths)).any()
+    with pytest.raises(ValueError, match="jpeg must be a whole number of 0 or more"):
+        imagenet_mosaics(imagenet, games=game, count=2, jpeg=True)
 
 
 def test_kept_mosaics_are_not_made_again(imagenet, tmp_path):

@@ -601,3 +601,23 @@ def test_tokens_that_cannot_stand_in_are_refused(make):
         encoder.text(CAPTION, stand_in=10**6)
     with pytest.raises(ValueError, match="stand_in must be a whole number"):
         encoder.text(CAPTION, stand_in="[MASK]")
+
+
+def test_gelu_by_its_tanh_approximation(make):
+    exact, approximate = make("clip"), make("clip", gelu="tanh")
+    pixels = exact.image(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).pixels
+    with torch.no_grad():
+        one, two = (e.model.encode_image(pixels, normalize=True) for e in (exact, approximate))
+        for module in exact.model.modules():
+            if isinstance(module, torch.nn.GELU):
+                module.approximate = "tanh"
+        switched = exact.model.encode_image(pixels, normalize=True)
+    assert torch.equal(two, switched) and not torch.equal(one, two)
+    assert approximate.info["gelu"] == "tanh" and "gelu" not in exact.info
+    for module in exact.model.modules():
+        if hasattr(module, "gelu"):
+            module.gelu = open_clip.transformer.QuickGELU()
+    with pytest.raises(ValueError, match="another activation than GELU"):
+        fixlip.Encoder(exact.model, exact.tokenizer, name="quick", gelu="tanh")
+    with pytest.raises(ValueError, match='gelu must be None or "tanh"'):
+        make("clip", gelu="erf")

@@ -220,3 +220,28 @@ def test_refusals(make, noise):
         explain(image, text, text_blocks=0)
     with pytest.raises(ValueError, match=r"load it with dtype=torch\.float32"):
         explain(*pair(make("clip", dtype=torch.bfloat16), noise))
+
+
+def test_a_captions_keys_may_be_compared_before_the_projection():
+    """As the authors' notebook on captions does; spelled out for one layer."""
+    encoder = fixlip.load("demo-clip", device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    sides = encoder.image(pixels), encoder.text("a red star and a cross")
+    options = {"text_blocks": 1, "heads": "own"}
+    raw = explain(*sides, text_keys="raw", **options)
+    projected = explain(*sides, **options)
+    n = sides[0].n
+    assert np.array_equal(raw.e1[:n], projected.e1[:n])  # of captions only
+    read = readout(sides[1], method="test")
+    other = sides[0].embed(torch.ones(1, n, dtype=torch.bool))[0]
+    with torch.enable_grad():
+        embedding, (attention,) = embed(sides[1], read.layers[-1:], heads="own")
+        (gradient,) = torch.autograd.grad(embedding @ other, [attention.output])
+    q, k = attention.q[read.query].double(), attention.k.double()
+    cosine = k @ q / (k.norm(dim=1) * q.norm())
+    share = (cosine - cosine.min()) / (cosine.max() - cosine.min())
+    terms = share * (attention.v.double() @ gradient[read.query].double())
+    expected = terms[read.units].relu().detach().numpy()
+    assert np.allclose(raw.e1[n:], expected, rtol=1e-5, atol=1e-8)
+    assert not np.allclose(raw.e1[n:], projected.e1[n:], rtol=1e-3)
+    assert raw.info["fit"]["text_keys"] == "raw"

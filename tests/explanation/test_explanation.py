@@ -11,6 +11,7 @@ import torch
 
 from fixlip.explanation import Explanation
 from fixlip.files import write_arrays
+from fixlip.metrics import faithfulness
 
 
 @pytest.fixture
@@ -235,3 +236,21 @@ def test_shapiq_reads_the_same_terms(explanation):
     np.testing.assert_array_equal(back.e1, explanation.e1)
     np.testing.assert_array_equal(back.e2, explanation.e2)
     assert back.e0 == explanation.e0
+
+
+@pytest.mark.slow
+def test_result_files_of_the_papers_hold_the_fit_to_the_gain_over_the_empty_mask(explanation):
+    pytest.importorskip("shapiq")
+    gain = replace(explanation, e0=explanation.e0 - 7.5)
+    values = gain.to_shapiq()
+    values.index = "FWBII"
+    back = Explanation.from_shapiq(values, n_image=3, empty_value=7.5)
+    assert back.e0 == pytest.approx(explanation.e0) and back.empty_value == 7.5
+
+    def game(masks):
+        return explanation.value(masks) + (7.5 - explanation.e0) * (~np.asarray(masks)).all(1)
+
+    wrong = Explanation.from_shapiq(values, n_image=3)
+    every = {"fitted": explanation, "back": back, "wrong": wrong}
+    r2 = faithfulness(every, game, distributions=[0.5], count=30).set_index("method").r2
+    assert r2["back"] == pytest.approx(r2["fitted"]) and r2["wrong"] < r2["fitted"] - 0.05
