@@ -148,9 +148,14 @@ def test_citation_agrees_with_the_package():
 def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, copy)
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("notebooks/run.py", "notebooks/a.ipynb", "data/a.json", "data/scenes/a.png"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).touch()
+    for name in ("data/demo_models/train.py", "notebooks/.ipynb_checkpoints/a.ipynb"):
+        (copy / name).parent.mkdir(parents=True)
+        (copy / name).touch()
     weights = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.bin", "*.pt")
     shutil.copytree(ROOT / "fixlip", copy / "fixlip", ignore=weights)
     probe = copy / "fixlip" / "demo" / "models" / "some-model" / "open_clip_model.safetensors"
@@ -162,7 +167,12 @@ def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
     held = set(zipfile.ZipFile(copy / done.stdout.split()[-1]).namelist())
     modules = {path.relative_to(copy).as_posix() for path in copy.glob("fixlip/**/*.py")}
     models = {p.relative_to(copy).as_posix() for p in copy.glob("fixlip/demo/models/**/*.*")}
-    assert (modules | models | {"fixlip/py.typed"}) - held == set()
+    due = {"fixlip/py.typed", "fixlip/cli/models.json"}
+    assert (modules | models | due) - held == set()
+    assert {name for name in held if name.startswith("fixlip/compendium/")} == {
+        f"fixlip/compendium/{name}"
+        for name in ("notebooks/run.py", "notebooks/a.ipynb", "data/a.json", "data/scenes/a.png")
+    }
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 
