@@ -76,12 +76,21 @@ clean:  ## remove what was built: .venv, runs and caches; figures stay
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
+# A torch that $(PYTHON) has already is used with TORCH=system: the lock's is not installed then.
+ifdef TORCH
+SYSTEM   = --system-site-packages
+PACKAGES = .venv/packages.txt
+else
+PACKAGES = requirements.lock
+endif
+
 # Built once, and again when the lock or the package's metadata change.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 15); sys.exit(None if ok else "fixlip needs Python 3.11 to 3.14, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@echo "installing into .venv: some minutes, and about 6 GB with torch's CUDA libraries on Linux"
-	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --requirement requirements.lock
+	@echo "installing into .venv: some minutes$(if $(TORCH),,, and about 6 GB with torch's CUDA libraries on Linux)"
+	$(PYTHON) -m venv $(SYSTEM) .venv
+	$(if $(TORCH),$(PY) -c 'import torch, torchvision' && grep -vE '^(torch|torchvision|triton|nvidia|cuda)[a-z0-9-]*==' requirements.lock >$(PACKAGES))
+	$(PY) -m pip install --quiet --requirement $(PACKAGES)
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

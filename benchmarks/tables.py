@@ -229,6 +229,15 @@ def study() -> str:
     return section("A study of a thousand pairs", text, ["study"])
 
 
+def notebooks() -> str:
+    """How long the notebooks take."""
+    text = (
+        "Each notebook at its default parameters, one after another (`python "
+        "benchmarks/notebooks.py`). Long studies are read from the tables in `data/`."
+    )
+    return section("The notebooks", text, ["notebooks"])
+
+
 def gpu() -> str:
     """What `make gpu` measured, where it was run."""
     names = sorted(path.stem for path in RESULTS.glob("gpu-*.json"))
@@ -290,7 +299,18 @@ anew, and a test fails where the page and the files differ."""
 
 def page() -> str:
     """benchmarks/README.md."""
-    sections = (solver, largest, growth, estimators, encoder, explanation, precision, exclip, study)
+    sections = (
+        solver,
+        largest,
+        growth,
+        estimators,
+        encoder,
+        explanation,
+        precision,
+        exclip,
+        study,
+        notebooks,
+    )
     made = [make() for make in (*sections, gpu, demo_models)]
     return "\n\n".join([INTRODUCTION, *made]) + "\n"
 

@@ -1,5 +1,8 @@
-"""The README tells the truth: its tables are the measured ones, its paths and targets exist."""
+"""The README tells the truth: numbers are measured, paths exist, the example prints that."""
 
+import contextlib
+import io
+import json
 import re
 
 import pytest
@@ -17,6 +20,11 @@ def tables(text):
         yield header, rows
 
 
+def block(language):
+    """The first block of code of a language."""
+    return re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)[1]
+
+
 def test_tables_are_those_of_the_measured_pages():
     """Where the README shows a table of a generated page, it shows the same rows, or some."""
     measured = {}
@@ -27,8 +35,41 @@ def test_tables_are_those_of_the_measured_pages():
         assert set(rows) <= measured.get(header, set(rows)), header
 
 
+def test_claims_of_speed_are_numbers_of_the_section_they_link_to():
+    claims = README.partition("\n## How fast\n")[2].partition("\n## ")[0]
+    items = claims.strip().split("\n- ")
+    page = (root() / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    sections = {
+        re.sub(r"[^a-z0-9 -]", "", s.splitlines()[0].lower()).replace(" ", "-"): s
+        for s in page.split("\n## ")
+    }
+    assert len(items) >= 3
+    for item in items:
+        text, _, link = item.partition("([measured](benchmarks/README.md#")
+        section = re.findall(r"[\w^.]+", sections[link.partition(")")[0]])
+        numbers = re.findall(r"\d[\w^.]*\w|\d", text)
+        assert numbers and set(numbers) <= set(section), item
+
+
+def test_minutes_of_the_notebooks_are_measured():
+    found = json.loads((root() / "benchmarks" / "results" / "notebooks.json").read_text("utf-8"))
+    measured = {row["notebook"]: float(row["minutes"]) for row in found["rows"]}
+    said = re.findall(
+        r"^- \[(\w+)\]\(notebooks/\w+.ipynb\) \((under )?([\d.]+) min\)", README, re.M
+    )
+    assert {name for name, *_ in said} == set(measured) - {"01_theory_solutions"}
+    for name, under, minutes in said:
+        assert measured[name] < 1 if under else f"{measured[name]:.0f}" == minutes, name
+
+
+def test_the_first_page_is_short():
+    assert len(README.split()) <= 1600
+    assert len(README.partition("```python")[0].split()) <= 300
+    assert len(block("python").splitlines()) == 10
+
+
 def test_paths_exist_and_targets_are_known():
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+    for path in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README):
         assert (root() / path).exists(), path
     makefile = (root() / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z]+)", README):
@@ -36,12 +77,12 @@ def test_paths_exist_and_targets_are_known():
 
 
 @pytest.mark.slow
-def test_the_example_runs(monkeypatch, tmp_path):
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+def test_the_example_prints_what_it_says(monkeypatch, tmp_path):
     scene = root() / "data/scenes/val/000000000209.png"
     monkeypatch.chdir(tmp_path)
-    code = code.replace("data/scenes/val/000000000209.png", scene.as_posix())
+    code = block("python").replace("data/scenes/val/000000000209.png", scene.as_posix())
     names: dict = {}
-    exec(code, names)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, names)
+    assert printed.getvalue() == block("text")
     assert (tmp_path / "heart.safetensors").is_file()
-    assert names["explanation"].given("heart").shape == (36,)
