@@ -6,19 +6,21 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import open_clip
 import timm
 import torch
-from PIL import Image
 
 from fixlip.encoders.captions import CaptionReader
 from fixlip.encoders.masking import blocks_in, lay_rows_by_position
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.encoders.towers import image_tower, text_tower
 from fixlip.encoders.view import View
+
+if TYPE_CHECKING:
+    from fixlip.images import Picture
 
 
 class Encoder:
@@ -112,7 +114,7 @@ class Encoder:
 
     def image(
         self,
-        image: Image.Image | np.ndarray | str | Path,
+        image: Picture,
         *,
         players: str | Mapping[str, np.ndarray] | Sequence[np.ndarray] = "patches",
     ) -> ImageSide:
@@ -131,7 +133,7 @@ class Encoder:
         return TextSide(self, self._text_tower, self._reader, caption, players)
 
     @torch.no_grad()
-    def logit(self, image: Image.Image | np.ndarray | str | Path, caption: str) -> float:
+    def logit(self, image: Picture, caption: str) -> float:
         """Return open_clip's own logit of the whole image and the whole caption, as a check."""
         pixels, ids = self.image(image).pixels, self.text(caption).ids
         with self.precision():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +137,11 @@ class ImageSide(_Side):
                 )
             return blocks(*self.grid, int(size[1]))
         if not isinstance(players, Mapping):
+            if not isinstance(players, Iterable):
+                raise TypeError(
+                    f"image players of type {type(players).__name__} were given; expected "
+                    "'patches', blocks such as '2x2', or regions by name or in a list"
+                )
             players = {f"region {i}": region for i, region in enumerate(players, start=1)}
         whole = tuple(slice(n * size) for n, size in zip(self.grid, self.patch, strict=True))
         coverages = {}
@@ -254,5 +260,5 @@ EncoderSide = ImageSide | TextSide
 
 def _source(image: object) -> str:
     """Return the name of the file that an image came from, or "array"."""
-    path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", "")
     return Path(path).name or "array"
