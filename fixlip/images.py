@@ -223,6 +223,17 @@ def _check_floats(low: float, high: float, what: str) -> None:
     )
 
 
+def checked_box(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return a box (x, y, width, height) as floats, else raise ValueError; it may be empty."""
+    try:
+        numbers = np.asarray(box, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.empty(0)
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] < 0).any():
+        raise ValueError(f"a box is [x, y, width, height] in pixels, got {box!r:.80}")
+    return tuple(numbers.tolist())
+
+
 def box_pixels(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
     """The pixels of an image whose centres lie in a box: (height, width), bool.
 
@@ -238,7 +249,7 @@ def box_pixels(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
     >>> box_pixels((1, 0, 2, 1), (4, 2)).astype(int).tolist()
     [[0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    x, y, wide, high = box
+    x, y, wide, high = checked_box(box)
     across, down = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5  # centres of pixels
     across, down = (across >= x) & (across < x + wide), (down >= y) & (down < y + high)
     return down[:, None] & across  # (height, 1) & (width,) -> (height, width)

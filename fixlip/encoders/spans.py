@@ -49,7 +49,7 @@ def patches_in(side: ImageSide, box: Sequence[float], *, rule: str = "centre") -
     if not hasattr(side, "grid"):
         raise ValueError("a box needs the side of an image: make it with encoder.image(...)")
     size = side.info["size"]
-    coverage = side.view.coverage(_checked_box(box, size), size)  # (h, w), in [0, 1]
+    coverage = side.view.coverage(_pixels_in(box, size), size)  # (h, w), in [0, 1]
     tiles = patch_tiles(coverage, side.grid, side.patch)  # (rows, high, columns, wide)
     if rule == "centre":  # the middle pixel, or the two or four around the middle
         high, wide = side.patch
@@ -109,15 +109,9 @@ def players_at(side: TextSide, start: int, stop: int) -> np.ndarray:
     return np.bincount(owner, share) / np.bincount(owner, spoken).clip(min=1)  # (n,)
 
 
-def _checked_box(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
+def _pixels_in(box: Sequence[float], size: Sequence[int]) -> np.ndarray:
     """The box as pixels (height, width) of an image of this width and height, not all False."""
-    try:
-        numbers = np.asarray(box, np.float64)
-    except (TypeError, ValueError):
-        numbers = np.empty(0)
-    if numbers.shape != (4,) or not np.isfinite(numbers).all() or (numbers[2:] <= 0).any():
-        raise ValueError(f"a box is [x, y, width, height] in pixels, got {box!r}")
-    pixels = box_pixels(numbers, size)
+    pixels = box_pixels(box, size)
     if not pixels.any():
         raise ValueError(
             f"the box {list(box)} holds no pixel of the image, which is {size[0]} wide and "
