@@ -128,7 +128,10 @@ class Encoder:
     def text(self, caption: str, *, players: str = "tokens") -> TextSide:
         """Return a caption as a side of the game.
 
-        Its players are single tokens, or "words" with all their tokens.
+        Its players are single tokens, or "words" with all their tokens. For SigLIP and SigLIP-2
+        open_clip removes capitals and punctuation first; the papers' transformers 4.51 kept them
+        for SigLIP-2, where a caption such as "A dog." has other players: to have those, give
+        `fixlip.load` a function that keeps them as the tokenizer.
         """
         return TextSide(self, self._text_tower, self._reader, caption, players)
 

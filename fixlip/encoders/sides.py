@@ -197,6 +197,9 @@ class TextSide(_Side):
     ids, span : torch.Tensor, (1, L), int64; slice
         All token ids, on the encoder's device, and the positions of the caption's own; start, end
         and padding tokens always stay.
+    pieces : tuple of str
+        The text of each of the caption's own tokens, with a leading space where a word starts, and
+        surrogate escapes for bytes that are no whole character.
     pooled : int
         The position whose output becomes the embedding.
     length : int
@@ -210,10 +213,11 @@ class TextSide(_Side):
         groupings = {"tokens": tokens, "words": words}
         group = groupings[one_of("text players", players, groupings)]
         self.tower = tower
-        self._caption = caption
         self._read = reader.read(caption)
+        self._caption = str(caption)  # numpy has strings of its own
         self.ids = torch.tensor([self._read.ids], device=encoder.device)
         self.span = slice(self._read.start, self._read.stop)
+        self.pieces = self._read.pieces
         self.pooled = tower.pooled(self.ids)
         if self.span.start <= self.pooled < self.span.stop:
             raise ValueError(
@@ -222,7 +226,7 @@ class TextSide(_Side):
                 "tokens out of the caption"
             )
         self.length = self.ids.shape[1] if tower.causal is None else self.pooled + 1
-        super().__init__(encoder, group(self._read.pieces), (self.length, tower.width))
+        super().__init__(encoder, group(self.pieces), (self.length, tower.width))
 
     @cached_property
     def info(self) -> dict:
@@ -231,7 +235,7 @@ class TextSide(_Side):
             "kind": "text",
             **self._info,
             "caption": self._caption,
-            "tokens": list(tokens(self._read.pieces).names),
+            "tokens": list(tokens(self.pieces).names),
             "token_ids": list(self._read.ids[self.span]),
             "cut": self._read.cut,
         }
