@@ -10,7 +10,18 @@ from pathlib import Path
 
 from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, phrases
-from fixlip.data.examples import Example, Mention, Object, read_json, with_images
+from fixlip.data.examples import (
+    Example,
+    Mention,
+    Object,
+    entries,
+    malformed,
+    picture_size,
+    read_json,
+    text_of,
+    with_images,
+)
+from fixlip.images import checked_box
 
 LAYOUT = (
     "a folder of COCO holds annotations/captions_<split>.json, annotations/instances_<split>.json "
@@ -71,10 +82,12 @@ def read_coco(
     folder = Path(folder).expanduser()
     if karpathy is None:
         split = _only_split(folder) if split is None else split
-        found = _official(folder, split)
-        parts = [split]
+        listed = folder / "annotations" / f"captions_{split}.json"
+        found, parts = _official(folder, split, listed), [split]
     else:
-        found, parts = _karpathy(folder, Path(karpathy).expanduser(), split or "test")
+        listed = Path(karpathy).expanduser()
+        listed = listed if listed.is_file() else folder / listed
+        found, parts = _karpathy(folder, listed, split or "test")
     instances, sizes, classes = _instances(folder, parts)
     names = phrases(classes)
     pattern = any_of(names)
@@ -83,13 +96,17 @@ def read_coco(
         objects = instances.get(example.id, [])
         things, mentions = tuple(thing for thing, _ in objects), []
         for k, caption in enumerate(example.captions):
-            if named[k] is not None:
-                mentions += _stated(k, caption, named[k], objects)
+            if named[k] is not None and instances:
+                try:
+                    mentions += _stated(k, caption, named[k], objects)
+                except ValueError as error:
+                    raise ValueError(f"{listed}, picture {example.id}: {error}") from None
             elif objects:
                 mentions += name_mentions(k, caption, names, things, pattern)
         size = sizes.get(example.id, example.size)
         examples.append(replace(example, objects=things, mentions=tuple(mentions), size=size))
-    return with_images(examples, missing=missing, hint=LAYOUT if karpathy is None else KARPATHY)
+    hint = LAYOUT if karpathy is None else KARPATHY
+    return with_images(examples, listed=listed, missing=missing, hint=hint)
 
 
 def _only_split(folder: Path) -> str:
@@ -102,25 +119,30 @@ def _only_split(folder: Path) -> str:
     raise ValueError(f"{folder} has the splits {', '.join(splits)}: choose one with split=...")
 
 
-def _official(folder: Path, split: str) -> list[tuple[Example, Named]]:
+def _official(folder: Path, split: str, path: Path) -> list[tuple[Example, Named]]:
     """Pictures and captions from annotations/captions_<split>.json."""
-    path = folder / "annotations" / f"captions_{split}.json"
     content = read_json(path, LAYOUT)
-    captions: dict[int, list[Mapping]] = {}
+    captions: dict[str, list[tuple[str, Sequence | None]]] = {}
+    found, entry = [], {}
     try:
-        for entry in content["annotations"]:
-            captions.setdefault(entry["image_id"], []).append(entry)
-        found = []
-        for image in content["images"]:
-            own = captions.pop(image["id"], [])
-            texts = tuple(" ".join(entry["caption"].split()) for entry in own)
-            path_of = folder / split / image["file_name"]
-            example = Example(str(image["id"]), path_of, texts, size=_size(image))
-            found.append((example, [entry.get("objects") for entry in own]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no file of COCO's captions: {error!r}; {LAYOUT}") from None
+        for entry in entries(content, "annotations"):
+            named = entry.get("objects")
+            if named is not None and not isinstance(named, list):
+                raise ValueError(f"'objects' must be a list of annotations, got {named!r:.80}")
+            text = " ".join(text_of(entry, "caption").split())
+            captions.setdefault(str(entry["image_id"]), []).append((text, named))
+        for entry in entries(content, "images"):
+            name, image = str(entry["id"]), folder / split / text_of(entry, "file_name")
+            own = captions.pop(name, [])
+            example = Example(name, image, tuple(text for text, _ in own), size=_size(entry))
+            found.append((example, [named for _, named in own]))
+    except (KeyError, ValueError) as error:
+        raise malformed(path, "COCO's captions", entry, error, LAYOUT) from None
     if captions:
-        raise ValueError(f"{path} has captions of pictures that it does not list: {list(captions)}")
+        some = ", ".join([*captions][:5])
+        raise ValueError(
+            f"{path} has captions of {len(captions)} pictures that it does not list: {some}"
+        )
     return found
 
 
@@ -128,22 +150,25 @@ def _karpathy(
     folder: Path, path: Path, split: str
 ) -> tuple[list[tuple[Example, Named]], list[str]]:
     """Pictures and captions from dataset_coco.json, and the folders that its pictures are in."""
-    path = path if path.is_file() else folder / path
     content = read_json(path, KARPATHY)
+    found, folders, counts, entry = [], {}, Counter(), {}
     try:
-        counts = Counter(entry["split"] for entry in content["images"])
-        if split not in counts:
-            listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
-            raise ValueError(f"{path} has no split {split!r}; it has {listed}")
-        chosen = [entry for entry in content["images"] if entry["split"] == split]
-        found = []
-        for entry in chosen:
-            captions = tuple(" ".join(s["raw"].split()) for s in entry["sentences"])
-            image = folder / entry["filepath"] / entry["filename"]
+        for entry in entries(content, "images"):
+            counts[text_of(entry, "split")] += 1
+            if entry["split"] != split:
+                continue
+            place = text_of(entry, "filepath")
+            sentences = entries(entry, "sentences")
+            captions = tuple(" ".join(text_of(each, "raw").split()) for each in sentences)
+            image = folder / place / text_of(entry, "filename")
             found.append((Example(str(entry["cocoid"]), image, captions), [None] * len(captions)))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not Karpathy's split of COCO: {error!r}; {KARPATHY}") from None
-    return found, list(dict.fromkeys(entry["filepath"] for entry in chosen))
+            folders[place] = None
+    except (KeyError, ValueError) as error:
+        raise malformed(path, "Karpathy's split of COCO", entry, error, KARPATHY) from None
+    if split not in counts:
+        listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        raise ValueError(f"{path} has no split {split!r}; it has {listed}")
+    return found, [*folders]
 
 
 def _instances(
@@ -158,29 +183,39 @@ def _instances(
             warn(f"there is no {path}: the examples have captions only")
             continue
         content = read_json(path, LAYOUT)
+        entry = {}
         try:
-            sizes |= {str(image["id"]): _size(image) for image in content["images"]}
-            classes |= {entry["id"]: entry["name"] for entry in content["categories"]}
-            for entry in content["annotations"]:
-                picture, name = str(entry["image_id"]), classes[entry["category_id"]]
+            for entry in entries(content, "images"):
+                sizes[str(entry["id"])] = _size(entry)
+            for entry in entries(content, "categories"):
+                name = classes.setdefault(str(entry["id"]), text_of(entry, "name"))
+                if name != entry["name"]:
+                    raise ValueError(f"the class {entry['id']} is called {name!r}, too")
+            for entry in entries(content, "annotations"):
+                picture, number = str(entry["image_id"]), str(entry["category_id"])
+                if picture not in sizes or number not in classes:
+                    raise ValueError("its picture or its class is not listed in the file")
+                name = classes[number]
                 thing = Object(
                     name,
-                    tuple(map(float, entry["bbox"])),
-                    crowd=bool(entry.get("iscrowd", 0)),
+                    checked_box(entry["bbox"]),
+                    crowd=bool(int(entry.get("iscrowd") or 0)),
                     id=str(entry["id"]),
                     size=sizes[picture],
                     outline=entry.get("segmentation"),
+                    file=str(path),
                 )
                 phrase = f"{entry['colour']} {name}" if "colour" in entry else name
                 found.setdefault(picture, []).append((thing, phrase))
-        except (KeyError, TypeError) as error:
-            message = f"{path} is no file of COCO's instances: {error!r}; {LAYOUT}"
-            raise ValueError(message) from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise malformed(path, "COCO's instances", entry, error, LAYOUT) from None
     return found, sizes, list(dict.fromkeys(classes.values()))
 
 
 def _size(image: Mapping) -> tuple[int, int] | None:
-    return (image["width"], image["height"]) if "width" in image else None
+    """Width and height of a picture, if the file has both."""
+    sides = image.get("width"), image.get("height")
+    return None if None in sides else picture_size(*sides)
 
 
 def _stated(
@@ -190,6 +225,8 @@ def _stated(
     place = {thing.id: i for i, (thing, _) in enumerate(objects)}
     mentions, start = [], 0
     for annotation in map(str, named):
+        if annotation not in place:
+            raise ValueError(f"the caption {caption!r} names the annotation {annotation}, not here")
         thing, phrase = objects[place[annotation]]
         for words in (phrase, thing.name):  # with its colour, if the caption has that
             if match := re.compile(rf"\b{re.escape(words)}\b", re.I).search(caption, start):

@@ -7,13 +7,23 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from pathlib import Path
 
-from fixlip.data.examples import Example, Mention, Object, pictures_of, with_images
+from fixlip.data.examples import (
+    Example,
+    Mention,
+    Object,
+    malformed,
+    picture_size,
+    pictures_of,
+    read_text,
+    with_images,
+)
 
 LAYOUT = (
     "a folder of Flickr30k Entities holds Sentences/, Annotations/ and train.txt, val.txt and "
     "test.txt (https://github.com/BryanPlummer/flickr30k_entities), and the pictures in "
     "flickr30k-images/ (https://shannon.cs.illinois.edu/DenotationGraph)"
 )
+SIDES, CORNERS = ("width", "height"), ("xmin", "ymin", "xmax", "ymax")
 PHRASE = re.compile(r"\[/EN#(?P<chain>\d+)(?P<types>(?:/[^\s/\]]+)+) (?P<words>[^\]]+?) ?\]")
 
 
@@ -48,9 +58,7 @@ def read_flickr30k(
     """
     folder = Path(folder).expanduser()
     listed = folder / f"{split}.txt"
-    if not listed.is_file():
-        raise FileNotFoundError(f"there is no {listed}; {LAYOUT}")
-    numbers = listed.read_text().split()
+    numbers = read_text(listed, LAYOUT).split()
     needed = [
         folder / kind / f"{number}.{ending}"
         for number in numbers
@@ -63,14 +71,15 @@ def read_flickr30k(
         )
     place = pictures_of(folder, images)
     examples = [_read(folder, number, place / f"{number}.jpg") for number in numbers]
-    return with_images(examples, missing=missing, hint=LAYOUT)
+    return with_images(examples, listed=listed, missing=missing, hint=LAYOUT)
 
 
 def _read(folder: Path, number: str, image: Path) -> Example:
     """One picture."""
     captions, phrases = [], []  # phrases: (caption, start, stop, chain, types)
-    text = (folder / "Sentences" / f"{number}.txt").read_text(encoding="utf-8")
-    for line in filter(str.strip, text.splitlines()):
+    path = folder / "Annotations" / f"{number}.xml"
+    text = read_text(folder / "Sentences" / f"{number}.txt", LAYOUT)
+    for line in filter(str.strip, text.split("\n")):  # captions may have other line separators
         caption, own = _unmark(line)
         if "[" in caption or "]" in caption:
             raise ValueError(f"Sentences/{number}.txt: cannot read the marks of {line!r}; {LAYOUT}")
@@ -79,13 +88,13 @@ def _read(folder: Path, number: str, image: Path) -> Example:
     types: dict[str, str] = {}
     for *_, chain, kind in phrases:
         types.setdefault(chain, kind)
-    size, boxes = _boxes(folder / "Annotations" / f"{number}.xml")
+    size, boxes = _boxes(path)
     objects, named = [], defaultdict(list)
     for chains, box in boxes:
         for chain in chains:
             named[chain].append(len(objects))
         kind = next((types[chain] for chain in chains if chain in types), "")
-        objects.append(Object(kind, box, id=chains[0], size=size))
+        objects.append(Object(kind, box, id=chains[0], size=size, file=str(path)))
     mentions = tuple(
         Mention(caption, start, stop, tuple(named[chain]))
         for caption, start, stop, chain, _ in phrases
@@ -112,19 +121,38 @@ def _unmark(line: str) -> tuple[str, list[tuple[int, int, str, str]]]:
 
 def _boxes(path: Path) -> tuple[tuple[int, int], list[tuple[list[str], tuple]]]:
     """The size of a picture, and its boxes with the chains that they belong to."""
+    boxes, about = [], {}
     try:
         tree = ElementTree.parse(path).getroot()
-        size = tuple(int(tree.find("size").find(side).text) for side in ("width", "height"))
-        boxes = []
+        size = width, height = picture_size(*(_whole(tree, f"size/{s}") for s in SIDES))
         for entry in tree.iter("object"):
-            if (corners := entry.find("bndbox")) is None:
+            if (bounds := entry.find("bndbox")) is None:
                 continue  # a scene, or nothing that can be seen
+            chains = [(name.text or "").strip() for name in entry.iter("name")]
+            about = {"object": " ".join(chains)}
+            if not all(chains) or not chains:
+                raise ValueError("an object has no name")
+            left, top, right, bottom = corners = [_whole(bounds, name) for name in CORNERS]
+            # pixels count from 1, and the last one belongs to the box; some boxes stick out
             left, top, right, bottom = (
-                int(corners.find(name).text) for name in ("xmin", "ymin", "xmax", "ymax")
+                max(left, 1),
+                max(top, 1),
+                min(right, width),
+                min(bottom, height),
             )
-            # pixels count from 1, and the last one belongs to the box
+            if left > right or top > bottom:
+                raise ValueError(
+                    f"no box on a picture of {width} x {height} pixels has the corners {corners}"
+                )
             box = (left - 1.0, top - 1.0, right - left + 1.0, bottom - top + 1.0)
-            boxes.append(([name.text.strip() for name in entry.iter("name")], box))
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no annotation of Flickr30k: {error}; {LAYOUT}") from None
+            boxes.append((chains, box))
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise malformed(path, "an annotation of Flickr30k", about, error, LAYOUT) from None
     return size, boxes
+
+
+def _whole(entry: ElementTree.Element, name: str) -> int:
+    text = entry.findtext(name, default="")
+    if not re.fullmatch(r"\s*-?\d{1,9}\s*", text):
+        raise ValueError(f"<{name}> must hold a whole number, got {text!r:.80}")
+    return int(text)

@@ -8,11 +8,19 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 
-from PIL import Image
-
 from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, plural
-from fixlip.data.examples import Example, Mention, Object, pictures_of, read_json, with_images
+from fixlip.data.examples import (
+    Example,
+    Mention,
+    Object,
+    malformed,
+    pictures_of,
+    read_json,
+    text_of,
+    with_images,
+)
+from fixlip.images import checked_box, stored_size
 
 LAYOUT = (
     "a folder of HNC holds hnc_clean_strict_train.json, hnc_clean_strict_val.json or "
@@ -53,12 +61,14 @@ def read_hnc(
     folder = Path(folder).expanduser()
     path = folder / f"hnc_clean_strict_{split}.json"
     place = pictures_of(folder, images)
-    examples, alone = [], 0
+    examples, alone, about = [], 0, {}
     content = read_json(path, LAYOUT)
     try:
         for picture, entry in content.items():
+            about = {"picture": picture}
             captions = entry.get("captions", entry)
             for number, negative in captions.items():
+                about["caption"] = number
                 if int(negative["label"]) == 1:
                     continue
                 positive = captions.get(str(negative.get("cpt_p_id")))  # may be the number 0
@@ -68,10 +78,11 @@ def read_hnc(
                 name = picture if picture.endswith(".jpg") else f"{picture}.jpg"
                 examples.append(_pair(f"{picture}/{number}", place / name, positive, negative))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no file of HNC: {error!r}; {LAYOUT}") from None
+        raise malformed(path, "HNC", about, error, LAYOUT) from None
     if alone:
         warn(f"{alone} negatives name no true caption and are left out")
-    return _with_sizes(with_images(examples, missing=missing, hint=LAYOUT))
+    found = with_images(examples, listed=path, missing=missing, hint=LAYOUT)
+    return _with_sizes(found, path)
 
 
 def _pair(name: str, image: Path, positive: Mapping, negative: Mapping) -> Example:
@@ -81,9 +92,8 @@ def _pair(name: str, image: Path, positive: Mapping, negative: Mapping) -> Examp
     for number, entry in boxes.items():
         box = entry["bbox"]
         box = [box[side] for side in "xywh"] if isinstance(box, Mapping) else box
-        x, y, width, height = map(float, box)
-        objects.append(Object(entry["name"], (x, y, width, height), id=str(number)))
-    captions = tuple(" ".join(each["caption"].split()) for each in (positive, negative))
+        objects.append(Object(text_of(entry, "name"), checked_box(box), id=str(number)))
+    captions = tuple(" ".join(text_of(each, "caption").split()) for each in (positive, negative))
     forms = {form: o.name for o in objects for form in (o.name.lower(), plural(o.name.lower()))}
     mentions = [
         mention
@@ -93,16 +103,15 @@ def _pair(name: str, image: Path, positive: Mapping, negative: Mapping) -> Examp
     return Example(name, image, captions, tuple(objects), tuple(mentions))
 
 
-def _with_sizes(examples: list[Example]) -> list[Example]:
+def _with_sizes(examples: list[Example], path: Path) -> list[Example]:
     """The examples with the sizes of their pictures, which HNC does not give."""
     sizes: dict[Path, tuple[int, int]] = {}
     done = []
     for example in examples:
         if example.image not in sizes:
-            with Image.open(example.image) as image:
-                sizes[example.image] = image.size
+            sizes[example.image] = stored_size(example.image)
         size = sizes[example.image]
-        objects = tuple(replace(thing, size=size) for thing in example.objects)
+        objects = tuple(replace(thing, size=size, file=str(path)) for thing in example.objects)
         done.append(replace(example, objects=objects, size=size))
     return done
 

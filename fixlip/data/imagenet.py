@@ -51,7 +51,7 @@ def class_images(
         # a path that starts at the root, or here, stands for itself
         places += [Path(own).expanduser() for own in called if folders and name in folders]
         images = [
-            sorted(p for p in place.iterdir() if p.suffix.lower() in ENDINGS)
+            sorted(p for p in place.iterdir() if _is_picture(p))
             for place in places
             if place.is_dir()
         ]
@@ -63,3 +63,8 @@ def class_images(
     if absent:
         raise FileNotFoundError(f"{folder} has no pictures of {', '.join(absent)}; {LAYOUT}")
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file's name is that of a picture; macOS leaves ._names beside them."""
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()

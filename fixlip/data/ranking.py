@@ -29,8 +29,9 @@ def best_captions(
     picture, the highest logit first: `id`; `caption`, which of the example's; `logit`, as
     `Encoder.logit` gives it; and `rank`, from 0. The published insertion and deletion takes the
     ranks 0 to 999 of Karpathy's test split of COCO, ``ranked[:1000]``, for CLIP and the ranks 900
-    to 999 for SigLIP-2. Warns for pictures that cannot be read and examples without captions, which
-    are left out. (The published program gives pictures that its processor rejects the logit 0.)
+    to 999 for SigLIP-2. Warns for pictures and captions that the model cannot read and examples
+    without captions, which are left out. (The published program gives pictures that its processor
+    rejects the logit 0.)
 
     Parameters
     ----------
@@ -64,16 +65,20 @@ def best_captions(
         leave=False,
         disable=None if progress is None else not progress,
     )
-    rows, broken = [], []
+    rows, broken, unread = [], [], []
     with bar, torch.no_grad():
-        table = _captions(encoder, texts, batch_size, bar)  # (texts, D)
+        texts, table = _captions(encoder, texts, batch_size, unread, bar)  # (texts, D)
         place = {text: i for i, text in enumerate(texts)}
+        known = [example for example in known if not place.keys().isdisjoint(example.captions)]
         for seen, embeddings in _pictures(encoder, known, batch_size, broken, bar):
             for example, embedding in zip(seen, embeddings, strict=True):
-                own = table[[place[caption] for caption in example.captions]]  # (captions, D)
-                logits = encoder.logit_scale * (own @ embedding) + encoder.logit_bias
+                own = [k for k, caption in enumerate(example.captions) if caption in place]
+                rows_of = [place[example.captions[k]] for k in own]
+                logits = encoder.logit_scale * (table[rows_of] @ embedding) + encoder.logit_bias
                 best = int(logits.argmax())
-                rows.append((example.id, best, float(logits[best])))
+                rows.append((example.id, own[best], float(logits[best])))
+    if unread:
+        warn(f"{len(unread)} captions cannot be read and are left out, the first: {unread[0]}")
     if broken:
         warn(f"{len(broken)} pictures cannot be read and are left out, the first is {broken[0]}")
     found = pd.DataFrame(rows, columns=["id", "caption", "logit"])
@@ -81,15 +86,24 @@ def best_captions(
     return found.assign(rank=range(len(found)))
 
 
-def _captions(encoder: Encoder, texts: Sequence[str], size: int, bar: tqdm) -> torch.Tensor:
-    """Embeddings of whole captions, (texts, D), float64, on the CPU."""
-    done = [torch.zeros(0, dtype=torch.float64)]
+def _captions(
+    encoder: Encoder, texts: Sequence[str], size: int, unread: list[str], bar: tqdm
+) -> tuple[list[str], torch.Tensor]:
+    """The captions that the model reads, and their embeddings, (texts, D), float64, on the CPU."""
+    read, done = [], [torch.zeros(0, dtype=torch.float64)]
     for start in range(0, len(texts), size):
-        batch = texts[start : start + size]
-        ids = torch.cat([encoder.text(text).ids for text in batch])  # (batch, L)
-        done.append(encoder.model.encode_text(ids, normalize=True).cpu().double())
-        bar.update(len(batch))
-    return torch.cat(done[1:] or done)
+        ids = []
+        for text in texts[start : start + size]:
+            try:
+                ids.append(encoder.text(text).ids)
+                read.append(text)
+            except ValueError as error:
+                unread.append(str(error))
+        if ids:
+            embeddings = encoder.model.encode_text(torch.cat(ids), normalize=True)  # (batch, D)
+            done.append(embeddings.cpu().double())
+        bar.update(len(texts[start : start + size]))
+    return read, torch.cat(done[1:] or done)
 
 
 def _pictures(

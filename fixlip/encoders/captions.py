@@ -58,7 +58,10 @@ class CaptionReader:
     def read(self, caption: str) -> Caption:
         """Tokenise one caption; an error where it is no string, empty, or nothing is left of it."""
         if not isinstance(caption, str):
-            raise TypeError(f"a caption must be one string; given {type(caption).__name__}")
+            raise TypeError(
+                f"a caption must be one string; given {type(caption).__name__}: of several "
+                "captions give one, and decode bytes"
+            )
         if not caption.strip():
             raise ValueError("the caption is empty; give at least one word")
         ids = self._ids(caption)
@@ -108,7 +111,10 @@ class CaptionReader:
             return None
         try:
             # room for every byte as a token, and for the letters that normalisation may add
-            longer = self._ids(caption, context_length=self.length + 4 * len(caption.encode()))
+            longer = self._ids(
+                caption,
+                context_length=self.length + 4 * len(caption.encode("utf-8", "surrogatepass")),
+            )
         except TypeError:
             warn(
                 f"the caption fills all {self.length} positions of the text tower; with this "

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import open_clip
 import timm
 import torch
-from PIL import Image
 
 from fixlip.checks import one_of, warn
 from fixlip.encoders.captions import CaptionReader
@@ -20,6 +19,9 @@ from fixlip.encoders.masking import blocks_in, lay_rows_by_position
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.encoders.towers import image_tower, text_tower
 from fixlip.encoders.view import View
+
+if TYPE_CHECKING:
+    from fixlip.images import Picture
 
 LARGEST_SCALE = 1e6  # of a logit; trained ones are about 100
 
@@ -131,7 +133,7 @@ class Encoder:
 
     def image(
         self,
-        image: Image.Image | np.ndarray | str | Path,
+        image: Picture,
         *,
         players: str | Mapping[str, np.ndarray] | Sequence[np.ndarray] = "patches",
     ) -> ImageSide:
@@ -151,11 +153,15 @@ class Encoder:
         from the attention of all others; or, given the id of a token as ``stand_in``, it is
         replaced by that one. The FIxLIP experiments judge GAME, Grad-ECLIP and exCLIP on OpenAI's
         CLIP with 289 in its place, which stands for no text that the tokenizer reads.
+
+        For SigLIP and SigLIP 2 open_clip removes capitals and punctuation first; the papers'
+        transformers 4.51 kept them for SigLIP 2, where a caption such as "A dog." has other
+        players: to have those, give `fixlip.load` a tokenizer that keeps them.
         """
         return TextSide(self, self._text_tower, self._reader, caption, players, stand_in)
 
     @torch.no_grad()
-    def logit(self, image: Image.Image | np.ndarray | str | Path, caption: str) -> float:
+    def logit(self, image: Picture, caption: str) -> float:
         """Return open_clip's own logit of the whole image and the whole caption, as a check."""
         pixels, ids = self.image(image).pixels, self.text(caption).ids
         with self.precision():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +138,11 @@ class ImageSide(_Side):
                 )
             return blocks(*self.grid, int(size[1]))
         if not isinstance(players, Mapping):
+            if not isinstance(players, Iterable):
+                raise TypeError(
+                    f"image players of type {type(players).__name__} were given; expected "
+                    "'patches', blocks such as '2x2', or regions by name or in a list"
+                )
             players = {f"region {i}": region for i, region in enumerate(players, start=1)}
         whole = tuple(slice(n * size) for n, size in zip(self.grid, self.patch, strict=True))
         coverages = {}
@@ -192,6 +198,9 @@ class TextSide(_Side):
     ids, span : torch.Tensor, (1, L), int64; slice
         All token ids, on the encoder's device, and the positions of the caption's own; start, end
         and padding tokens always stay.
+    pieces : tuple of str
+        The text of each of the caption's own tokens, with a leading space where a word starts, and
+        surrogate escapes for bytes that are no whole character.
     pooled : int
         The position whose output becomes the embedding.
     stand_in : int or None
@@ -218,10 +227,11 @@ class TextSide(_Side):
                 f"stand_in is the id of a token, below {reader.vocabulary}, got {stand_in}"
             )
         self.tower, self.stand_in = tower, stand_in
-        self._caption = caption
         self._read = reader.read(caption)
+        self._caption = str(caption)  # numpy has strings of its own
         self.ids = torch.tensor([self._read.ids], device=encoder.device)
         self.span = slice(self._read.start, self._read.stop)
+        self.pieces = self._read.pieces
         self.pooled = tower.pooled(self.ids)
         if self.span.start <= self.pooled < self.span.stop:
             raise ValueError(
@@ -235,7 +245,7 @@ class TextSide(_Side):
                 "if the caption ended; give another token"
             )
         self.length = self.ids.shape[1] if tower.causal is None else self.pooled + 1
-        super().__init__(encoder, group(self._read.pieces), (self.length, tower.width))
+        super().__init__(encoder, group(self.pieces), (self.length, tower.width))
 
     @cached_property
     def info(self) -> dict:
@@ -244,7 +254,7 @@ class TextSide(_Side):
             "kind": "text",
             **self._info,
             "caption": self._caption,
-            "tokens": list(tokens(self._read.pieces).names),
+            "tokens": list(tokens(self.pieces).names),
             "token_ids": list(self._read.ids[self.span]),
             "cut": self._read.cut,
             **({} if self.stand_in is None else {"stand_in": self.stand_in}),
@@ -283,5 +293,5 @@ EncoderSide = ImageSide | TextSide
 
 def _source(image: object) -> str:
     """Return the name of the file that an image came from, or "array"."""
-    path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", "")
     return Path(path).name or "array"

@@ -23,6 +23,8 @@ class View:
 
     Where only the centre of the image is kept, images far longer than wide (or the reverse) are
     cropped before they are resized, because resizing them whole would need far too much memory.
+    The centre is that of OpenAI's code; transformers, which the papers used, is one pixel off it at
+    some sizes, 640 x 427 among them.
     """
 
     geometry: tuple[Callable, ...]  # the steps that resize and crop, from image to image

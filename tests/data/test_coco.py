@@ -214,19 +214,161 @@ def test_files_of_something_else(tmp_path):
     captions = tmp_path / "annotations" / "captions_val2017.json"
     whole = instances.read_text()
     instances.write_text(captions.read_text())
-    with pytest.raises(ValueError, match="is no file of COCO's instances: KeyError"):
+    with pytest.raises(
+        ValueError, match="cannot be read as COCO's instances: 'categories' must be a list"
+    ):
         read_coco(tmp_path)
     instances.write_text(whole)
     captions.write_text('{"images": [], "annotations": [{"image_id": 3, "caption": "a"}]}')
-    with pytest.raises(ValueError, match=r"captions of pictures that it does not list: \[3\]"):
+    with pytest.raises(ValueError, match="captions of 1 pictures that it does not list: 3"):
         read_coco(tmp_path)
     captions.write_text('{"images": [{"id": 3}], "annotations": []}')
-    with pytest.raises(ValueError, match="is no file of COCO's captions: KeyError"):
+    with pytest.raises(ValueError, match="cannot be read as COCO's captions: 'file_name' must be"):
         read_coco(tmp_path)
     instances.unlink()
     captions.write_text('{"images": [], "annotations": []}')
     with pytest.warns(UserWarning, match="captions only"):
         assert read_coco(tmp_path) == []
+
+
+def changed(path, change):
+    """Rewrite a JSON file with a change to its content."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "key, index, values, message",
+    [
+        ("annotations", 1, {"caption": None}, "'caption' must be .* got None, in .*'id': 1001"),
+        ("annotations", 1, {"caption": " "}, "'caption' must be .* got ' '"),
+        ("annotations", 1, {"caption": ["a"]}, "'caption' must be"),
+        ("annotations", 1, {"image_id": ...}, "'image_id' is missing, in .*'id': 1001"),
+        ("annotations", 1, {"image_id": None}, "1 pictures that it does not list: None"),
+        ("annotations", 1, {"objects": 900000}, "'objects' must be a list"),
+        ("annotations", 1, {"objects": [77]}, "picture 139: .* names the annotation 77, not here"),
+        ("annotations", 1, None, "'annotations' must be a list of JSON objects"),
+        ("annotations", None, {}, "'annotations' must be a list of JSON objects"),
+        ("images", 1, {"file_name": None}, "'file_name' must be .*'id': 285"),
+        ("images", 3, {"id": 632}, "lists the picture 632 2 times"),
+        ("images", 1, {"id": ...}, "'id' is missing"),
+        ("images", 1, {"width": 0}, "no picture is 0 wide and 30 high, in .*'id': 285"),
+        ("images", 1, {"width": "40"}, "no picture is '40' wide"),
+        ("images", 1, {"width": float("nan")}, "no picture is nan wide"),
+        ("images", 1, {"width": 10**9, "height": 10**9}, "no picture is 1000000000 wide"),
+    ],
+)
+def test_a_broken_entry_of_the_captions_is_named(tmp_path, key, index, values, message):
+    write(tmp_path)
+    path = tmp_path / "annotations" / "captions_val2017.json"
+
+    def change(content):
+        if index is None or values is None:
+            content[key] = {"0": content[key]} if index is None else [*content[key], None]
+            return
+        content[key][index] |= values
+        content[key][index] = {k: v for k, v in content[key][index].items() if v is not ...}
+
+    changed(path, change)
+    with pytest.raises(ValueError, match=rf"captions_val2017\.json.*{message}"):
+        read_coco(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key, index, values, message",
+    [
+        (
+            "annotations",
+            0,
+            {"bbox": [10, 5, float("nan"), 10]},
+            r"a box is .* got \[10, 5, nan, 10",
+        ),
+        ("annotations", 0, {"bbox": [10, 5, -20, 10]}, r"a box is .* got \[10, 5, -20, 10\]"),
+        ("annotations", 0, {"bbox": [10, 5, 20]}, r"a box is .* got \[10, 5, 20\]"),
+        ("annotations", 0, {"bbox": None}, "a box is .* got None"),
+        ("annotations", 0, {"bbox": ...}, "'bbox' is missing"),
+        ("annotations", 0, {"category_id": 99}, "its picture or its class is not listed"),
+        ("annotations", 0, {"image_id": 7}, "its picture or its class is not listed"),
+        ("annotations", 0, {"iscrowd": "no"}, "invalid literal"),
+        ("categories", 1, {"name": None}, "'name' must be a text .* got None, in .*'id': 18"),
+        ("categories", 1, {"name": ""}, "'name' must be a text"),
+        ("categories", 1, {"id": 1}, "the class 1 is called 'person', too"),
+    ],
+)
+def test_a_broken_entry_of_the_instances_is_named(tmp_path, key, index, values, message):
+    write(tmp_path)
+    path = tmp_path / "annotations" / "instances_val2017.json"
+
+    def change(content):
+        entry = content[key][index] | values
+        content[key][index] = {k: v for k, v in entry.items() if v is not ...}
+
+    changed(path, change)
+    about = "" if key == "categories" else ".*'id': 900000"
+    with pytest.raises(ValueError, match=rf"instances_val2017\.json cannot .*{message}{about}"):
+        read_coco(tmp_path)
+
+
+def test_an_outline_that_cannot_be_drawn_is_named_when_it_is_needed(tmp_path):
+    """Not before: one of them must not keep a reader from the other pictures."""
+    write(tmp_path)
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    bad = [[10, 5, float("inf"), 5, 30, 15]]
+    changed(path, lambda content: content["annotations"][0].update(segmentation=bad))
+    dog, table = read_coco(tmp_path)[0].objects
+    with pytest.raises(ValueError, match=r"instances_val2017\.json dog 900000: .* does not fit"):
+        dog.mask()
+    assert table.mask().any()
+
+
+def test_what_is_odd_but_clear_is_read(tmp_path):
+    """Ids as texts here and numbers there, flags as texts, an empty box, no sizes, a byte mark."""
+    plain = read_coco(write(tmp_path))
+    captions = tmp_path / "annotations" / "captions_val2017.json"
+    instances = tmp_path / "annotations" / "instances_val2017.json"
+
+    def as_texts(content):
+        for entry in content["annotations"]:
+            entry["image_id"] = str(entry["image_id"])
+
+    changed(captions, as_texts)
+    captions.write_bytes(b"\xef\xbb\xbf" + captions.read_bytes())
+
+    def odd(content):
+        for entry in content["annotations"]:
+            entry["category_id"] = str(entry["category_id"])
+            entry["iscrowd"] = str(entry["iscrowd"])
+        content["annotations"][1]["bbox"] = [0.5, 20.25, 30.5, 0.0]  # as COCO has, twice
+        content["images"][1] |= {"width": 40.0, "height": 30.0}
+        content["images"][2] |= {"width": None}
+
+    changed(instances, odd)
+    found = read_coco(tmp_path)
+    assert [e.captions for e in found] == [e.captions for e in plain]
+    assert [e.mentions for e in found] == [e.mentions for e in plain]
+    assert [[o.crowd for o in e.objects] for e in found] == [
+        [o.crowd for o in e.objects] for e in plain
+    ]
+    assert found[1].size == (40, 30) and found[0].objects[1].box[3] == 0
+    assert (found[0].objects[1].mask() == plain[0].objects[1].mask()).all()
+
+
+def test_a_broken_entry_of_karpathys_split_is_named(tmp_path):
+    write(tmp_path, "val2014", name="COCO_val2014_{:012d}.jpg", ids=(42, 73, 74), captions=[])
+    instances = tmp_path / "annotations" / "instances_val2014.json"
+    changed(instances, lambda content: content.update(annotations=[]))
+    for values, message in (
+        ({"sentences": [{"raw": None}]}, "'raw' must be a text .* got None, in .*'cocoid': 42"),
+        ({"sentences": None}, "'sentences' must be a list"),
+        ({"filename": 3}, "'filename' must be a text"),
+        ({"split": None}, "'split' must be a text"),
+        ({"cocoid": 74}, "lists the picture 74 2 times"),
+    ):
+        path = karpathy(tmp_path)
+        changed(path, lambda content, values=values: content["images"][0].update(values))
+        with pytest.raises(ValueError, match=rf"dataset_coco\.json.*{message}"):
+            read_coco(tmp_path, karpathy=path)
 
 
 def test_the_list_of_words_is_consistent():

@@ -87,25 +87,48 @@ def test_clear_mentions_name_one_thing():
 
 def test_missing_pictures_are_told_once(tmp_path):
     (tmp_path / "0.png").touch()
+    file = tmp_path / "list.json"
     examples = [Example(str(i), tmp_path / f"{i % 3}.png", ("a",)) for i in range(5)]
     with pytest.raises(FileNotFoundError) as told:
-        with_images(examples, missing="error", hint="get them there")
+        with_images(examples, listed=file, missing="error", hint="get them there")
     message = str(told.value)
     assert "2 of 3 pictures are not on disk" in message and "1.png; get them there" in message
     assert 'missing="skip"' in message
     with pytest.warns(UserWarning, match="2 of 3 pictures are not on disk, going on without them"):
-        assert with_images(examples, missing="skip", hint="") == [examples[0], examples[3]]
+        assert with_images(examples, listed=file, missing="skip", hint="") == [
+            examples[0],
+            examples[3],
+        ]
     with pytest.raises(FileNotFoundError, match="1 of 1"):  # nothing would be left
-        with_images(examples[1:2], missing="skip", hint="")
+        with_images(examples[1:2], listed=file, missing="skip", hint="")
+    with pytest.raises(ValueError, match=r"list\.json lists the picture 0 2 times"):
+        with_images([*examples, examples[0]], listed=file, missing="skip", hint="")
     with pytest.raises(ValueError, match='"error" or "skip"'):
-        with_images(examples, missing="ignore", hint="")
+        with_images(examples, listed=file, missing="ignore", hint="")
 
 
 def test_broken_json(tmp_path):
     path = tmp_path / "a.json"
     with pytest.raises(FileNotFoundError, match=r"a\.json; expected annotations"):
         read_json(path, "expected annotations")
-    for text, message in (("{", "not a complete JSON file"), ("[]", "holds a list")):
-        path.write_text(text)
-        with pytest.raises(ValueError, match=message):
+    for content, message in (
+        (b"", "not a complete JSON file"),
+        (b"{", "not a complete JSON file"),
+        (b'{"a": 1}\n{"a": 2}\n', r"not a complete JSON file \(Extra data: line 2"),
+        (b"[" * 100_000, "not a complete JSON file"),
+        ('{"a": "é"}'.encode("latin-1"), "not a complete JSON file .*can't decode byte 0xe9"),
+        (b"[]", "holds a list, not a JSON object"),
+        (b"null", "holds a NoneType"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.json.*{message}.*; expected annotations"):
             read_json(path, "expected annotations")
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(path, "") == {"a": 1}
+
+
+def test_objects_made_by_hand_are_checked_too():
+    for box in ((0, 0, np.nan, 1), (0, 0, -1, 1), (0, 0, 1), None):
+        with pytest.raises(ValueError, match=r"star 3: a box is \[x, y, width, height\]"):
+            Object("star", box, id="3", size=(4, 2)).mask()
+    assert not Object("star", (1, 1, 0, 1), size=(4, 2)).mask().any()

@@ -112,8 +112,31 @@ def test_what_is_missing_is_told_once(folder, tmp_path):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("Annotations/36979.xml", "<annotation>", "is no annotation of Flickr30k: no element"),
-        ("Annotations/36979.xml", "<annotation></annotation>", "is no annotation of Flickr30k"),
+        (
+            "Annotations/36979.xml",
+            "<annotation>",
+            "cannot be read as an annotation of Flickr30k: no",
+        ),
+        (
+            "Annotations/36979.xml",
+            "<annotation></annotation>",
+            "cannot be read as an annotation of Flickr30k",
+        ),
+        *[
+            ("Annotations/36979.xml", annotation([(["1"], corners)]), f"{told}.*'object': '1'")
+            for corners, told in (
+                ((30, 6, 11, 15), r"30 pixels has the corners \[30, 6, 11, 15\]"),
+                ((11, 15, 30, 6), r"has the corners \[11, 15, 30, 6\]"),
+                ((50, 6, 60, 15), "picture of 40 x 30 pixels has the corners"),
+                ((11, 6, "nan", 15), "<xmax> must hold a whole number, got 'nan'"),
+                ((11, 6, "", 15), "<xmax> must hold a whole number, got ''"),
+                ((11, 6, "9" * 5000, 15), "<xmax> must hold a whole number, got '999"),
+            )
+        ],
+        ("Annotations/36979.xml", annotation([([], (1, 1, 2, 2))]), "an object has no name"),
+        ("Annotations/36979.xml", annotation([([""], (1, 1, 2, 2))]), "an object has no name"),
+        ("Annotations/36979.xml", annotation().replace(">40<", ">0<"), "no picture is 0 wide"),
+        ("Annotations/36979.xml", '<?xml version="1.0" encoding="x"?><a/>', "36979.xml cannot be"),
         ("Sentences/36979.txt", "[/EN#1 no type] .", r"36979\.txt: cannot read the marks"),
         ("Sentences/36979.txt", "[/EN#1/people open .", r"36979\.txt: cannot read the marks"),
     ],
@@ -121,4 +144,31 @@ def test_what_is_missing_is_told_once(folder, tmp_path):
 def test_broken_files(folder, name, content, message):
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
+        read_flickr30k(folder)
+
+
+def test_boxes_that_stick_out_end_with_the_picture(folder):
+    """Some of the data set begin at pixel 0, which is none: they count from 1."""
+    boxes = [(["1"], (0, 0, 10, 5)), (["2"], (31, 21, 44, 99))]
+    (folder / "Annotations" / "36979.xml").write_text(annotation(boxes))
+    first, second = read_flickr30k(folder)[1].objects
+    assert first.box == (0, 0, 10, 5) and second.box == (30, 20, 10, 10)
+
+
+def test_text_files_of_other_systems(folder):
+    caption = SENTENCES.replace("blue goggles", "blue\u2028goggles\x85").replace("young", "yöung")
+    data = b"\xef\xbb\xbf" + caption.replace("\n", "\r\n").encode()
+    (folder / "Sentences" / "36979.txt").write_bytes(data)
+    (folder / "test.txt").write_bytes(b"\xef\xbb\xbf65567\r\n36979\r\n")
+    plain, found = read_flickr30k(folder)
+    assert found.captions == (CAPTIONS[0].replace("young", "yöung"), *CAPTIONS[1:])
+    assert found.mentions == plain.mentions
+    for name in ("test.txt", "Sentences/36979.txt"):
+        (folder / name).write_bytes("café".encode("latin-1"))
+        with pytest.raises(ValueError, match=rf"{name} is no text in UTF-8 .*byte 0xe9"):
+            read_flickr30k(folder)
+        (folder / "test.txt").write_text("36979")
+    (folder / "test.txt").write_text("36979 36979")
+    (folder / "Sentences" / "36979.txt").write_text(SENTENCES)
+    with pytest.raises(ValueError, match=r"test\.txt lists the picture 36979 2 times"):
         read_flickr30k(folder)

@@ -149,5 +149,33 @@ def test_what_is_missing_is_told(folder):
     path = folder / "hnc_clean_strict_test.json"
     for content in ('{"1": {"captions": {"2": {"caption": "a"}}}}', '{"1": 2}'):
         path.write_text(content)
-        with pytest.raises(ValueError, match="is no file of HNC"):
+        with pytest.raises(ValueError, match="cannot be read as HNC"):
             read_hnc(folder)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("caption", None, "'caption' must be a text"),
+        ("label", "x", "invalid literal"),
+        ("bboxes", {"1": DOG | {"name": None}}, "'name' must be a text"),
+        ("bboxes", {"1": DOG | {"bbox": [0, 0, float("nan"), 1]}}, "a box is"),
+        ("bboxes", {"1": DOG | {"bbox": [0, 0, -1, 1]}}, r"a box is .* got \[0, 0, -1, 1\]"),
+        ("bboxes", {"1": DOG | {"bbox": {"x": 1, "y": 1, "w": 1}}}, "'h' is missing"),
+        ("bboxes", [DOG], "unsupported operand"),
+    ],
+)
+def test_a_broken_caption_is_named(folder, key, value, message):
+    path = folder / "hnc_clean_strict_test.json"
+    content = json.loads(path.read_text())
+    content["2370799"]["captions"]["1"][key] = value
+    path.write_text(json.dumps(content))
+    about = r"in \{'picture': '2370799', 'caption': '1'\}"
+    with pytest.raises(ValueError, match=rf"strict_test\.json .*{message}.*{about}"):
+        read_hnc(folder)
+
+
+def test_a_broken_picture_is_named(folder):
+    (folder / "images" / "99.jpg").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match=r"99\.jpg' is no image that Pillow can read"):
+        read_hnc(folder)

@@ -57,7 +57,9 @@ def imagenet(tmp_path, request):
             picture = Image.new("RGB", (60 + 40 * i, 50), tuple(map(int, COLOURS[name])))
             picture.putpixel((0, 0), (255 * i, 0, 0))
             picture.save(tmp_path / folder / f"ILSVRC2012_val_{i:08d}.JPEG", quality=95)
-        (tmp_path / folder / "notes.txt").touch()
+        for stray in ("notes.txt", ".DS_Store", "._ILSVRC2012_val_00000000.JPEG", "Thumbs.db"):
+            (tmp_path / folder / stray).touch()
+        (tmp_path / folder / "more.jpg").mkdir()
     return tmp_path
 
 

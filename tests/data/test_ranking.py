@@ -68,6 +68,18 @@ def test_what_cannot_be_ranked_is_told(encoder, tmp_path):
     assert any("2 pictures cannot be read" in m and "broken.jpg" in m for m in messages)
 
 
+def test_captions_that_the_model_cannot_read_are_left_out(encoder, tmp_path):
+    Image.new("L", (50, 40), 90).save(tmp_path / "grey.jpg")
+    texts = ("\u200b", "a red star", " ", "a blue ring")  # nothing is left of a zero-width space
+    examples = [Example("1", tmp_path / "grey.jpg", texts)]
+    examples.append(Example("2", tmp_path / "grey.jpg", ("\u200b",)))
+    with pytest.warns(UserWarning, match=r"2 captions cannot be read .* the first: .*u200b"):
+        (row,) = best_captions(encoder, examples).itertuples()
+    readable = best_captions(encoder, [Example("1", tmp_path / "grey.jpg", texts[1::2])])
+    assert row.id == "1" and row.caption == 2 * readable.caption[0] + 1
+    assert row.logit == pytest.approx(readable.logit[0], abs=1e-4)
+
+
 def test_nothing_to_rank(encoder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -143,15 +144,33 @@ def test_a_function_that_decodes():
     assert names(reader(Letters(), 8, 300).read("ab"))[0] == ("a", "b")
 
 
-@pytest.mark.parametrize("caption", ["", "   ", "\n"])
+@pytest.mark.parametrize("caption", ["", "   ", "\n", "\u00a0\u3000\u2028"])
 def test_empty_captions(caption):
     with pytest.raises(ValueError, match="the caption is empty"):
         reader(CLIP).read(caption)
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip1", "siglip2", "demo-clip"])
+def test_strings_of_numpy_and_broken_characters_are_read(tokenizer_folder, kind):
+    tokenizer = hugging_face(tokenizer_folder(kind, 16), 16)
+    plain = reader(tokenizer, 16).read("a red star")
+    for caption in (
+        np.str_("a red star"),
+        "a red\nstar",
+        "a\u00a0red \x00star",
+        "\ufeffa red star",
+    ):
+        assert reader(tokenizer, 16).read(caption) == plain
+    with pytest.warns(UserWarning, match="does not see its end"):
+        broken = reader(CLIP).read("\ud800 " + "dog " * 200)
+    assert len(broken.pieces) == 75 and broken.cut.count("dog") == 200 - 74
+
+
 def test_bad_captions_and_tokenizers(tokenizer_folder):
-    with pytest.raises(TypeError, match="must be one string; given list"):
-        reader(CLIP).read(["a dog"])
+    for caption in (["a dog"], b"a dog", None, float("nan"), np.array("a dog"), 3):
+        kind = type(caption).__name__
+        with pytest.raises(TypeError, match=f"must be one string; given {kind}: .* give one"):
+            reader(CLIP).read(caption)
     with pytest.raises(ValueError, match="gives 77 token ids, but the text tower reads 64"):
         reader(CLIP, 64)
     with pytest.raises(ValueError, match=r"gives the token id \d+, but .* only 0 to 99"):

@@ -372,7 +372,11 @@ def test_removed_patches_of_regions_and_names(make, noise):
     assert side.names == ("dog", "rest") and side.info["players"] == "regions"
     owner = np.array(side.info["owner"]).reshape(4, 4)
     assert (owner[:2, :2] == 0).all() and (owner == 0).sum() == 4
-    assert encoder.image(noise, players=[dog, ~dog]).names == ("region 1", "region 2")
+    for several in ([dog, ~dog], np.stack([dog, ~dog])):
+        assert encoder.image(noise, players=several).names == ("region 1", "region 2")
+    for none in (None, 4):
+        with pytest.raises(TypeError, match=f"of type {type(none).__name__} .* regions by name"):
+            encoder.image(noise, players=none)
     with torch.no_grad():
         masks = some_masks(2)
         torch.testing.assert_close(side.embed(masks), literal_image(side, masks), rtol=0, atol=1e-5)
