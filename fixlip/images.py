@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fixlip.checks import warn
+from fixlip.files import user_path
 
 
-def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
+def open_image(image: Image.Image | np.ndarray | str | os.PathLike) -> Image.Image:
     """Return any image as 8-bit RGB, upright.
 
     The first frame of an animation is used; transparent pixels become white; 16 bits are scaled to
@@ -22,7 +23,7 @@ def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
 
     Parameters
     ----------
-    image : PIL.Image.Image, numpy.ndarray, str or pathlib.Path
+    image : PIL.Image.Image, numpy.ndarray, str or os.PathLike
         A picture, a path to one, or an array of shape (H, W), (H, W, 3) or (H, W, 4), as uint8,
         uint16, or floats in [0, 1].
 
@@ -35,12 +36,12 @@ def open_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
         return _from_array(image)
     if isinstance(image, Image.Image):
         return _to_rgb(image, "the image")
-    if not isinstance(image, str | Path):
+    if not isinstance(image, str | os.PathLike):
         raise TypeError(
             f"an image of type {type(image).__name__} was given; expected a PIL image, "
             "a numpy array, or the path of an image file"
         )
-    path = Path(image).expanduser()
+    path = user_path(image)
     if not path.is_file():
         raise FileNotFoundError(f"there is no image file at {str(path)!r}; check the path")
     if path.stat().st_size == 0:

@@ -19,7 +19,8 @@ GROUND = {"checks", "files", "images", "paths", "demo", "renamed"}
 EXPLAINING = {"budget", "checks", "encoders", "explanation", "games", "paths", "sampler", "solver"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
-    "images": {"checks"},
+    **{room: {"files"} for room in ("demo", "paths")},
+    "images": {"checks", "files"},
     "sampler": {"checks"},
     "explanation": {"checks", "files"},
     "encoders": {"checks", "images", "sampler"},

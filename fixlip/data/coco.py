@@ -11,6 +11,7 @@ from pathlib import Path
 from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, phrases
 from fixlip.data.examples import Example, Mention, Object, read_json, with_images
+from fixlip.files import user_path
 
 LAYOUT = (
     "a folder of COCO holds annotations/captions_<split>.json, annotations/instances_<split>.json "
@@ -68,13 +69,13 @@ def read_coco(
     >>> example.captions[-1], [example.words(m) for m in example.mentions[-2:]]
     ('a blue circle above a cyan heart', ['blue circle', 'cyan heart'])
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if karpathy is None:
         split = _only_split(folder) if split is None else split
         found = _official(folder, split)
         parts = [split]
     else:
-        found, parts = _karpathy(folder, Path(karpathy).expanduser(), split or "test")
+        found, parts = _karpathy(folder, user_path(karpathy), split or "test")
     instances, sizes, classes = _instances(folder, parts)
     names = phrases(classes)
     pattern = any_of(names)

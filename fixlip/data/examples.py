@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 
 from fixlip.checks import one_of, warn
+from fixlip.files import user_path
 from fixlip.images import box_pixels, open_image
 
 MISSING = ("error", "skip")
@@ -139,7 +140,7 @@ def with_images(examples: Sequence[Example], *, missing: str, hint: str) -> list
 
 def pictures_of(folder: Path, images: str | Path) -> Path:
     """The folder of pictures: in the data set's, else as given."""
-    places = folder / images, Path(images).expanduser()
+    places = folder / images, user_path(images)
     return next((place for place in places if place.is_dir()), places[0])
 
 

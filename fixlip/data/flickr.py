@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from fixlip.data.examples import Example, Mention, Object, pictures_of, with_images
+from fixlip.files import user_path
 
 LAYOUT = (
     "a folder of Flickr30k Entities holds Sentences/, Annotations/ and train.txt, val.txt and "
@@ -46,7 +47,7 @@ def read_flickr30k(
     >>> [example.words(mention) for mention in example.clear()]  # doctest: +SKIP
     ['A man', 'an orange hat', 'something']
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     listed = folder / f"{split}.txt"
     if not listed.is_file():
         raise FileNotFoundError(f"there is no {listed}; {LAYOUT}")

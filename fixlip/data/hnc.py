@@ -13,6 +13,7 @@ from PIL import Image
 from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, plural
 from fixlip.data.examples import Example, Mention, Object, pictures_of, read_json, with_images
+from fixlip.files import user_path
 
 LAYOUT = (
     "a folder of HNC holds hnc_clean_strict_train.json, hnc_clean_strict_val.json or "
@@ -50,7 +51,7 @@ def read_hnc(
     >>> example.captions  # doctest: +SKIP
     ('The man is to the right of the chair.', 'The man is to the right of the table.')
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     path = folder / f"hnc_clean_strict_{split}.json"
     place = pictures_of(folder, images)
     examples, alone = [], 0

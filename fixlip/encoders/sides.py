@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -254,5 +255,5 @@ EncoderSide = ImageSide | TextSide
 
 def _source(image: object) -> str:
     """Return the name of the file that an image came from, or "array"."""
-    path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", "")
     return Path(path).name or "array"
