@@ -29,6 +29,7 @@ from passes import Counted, joint_masks, side_masks
 from peers import SLOW, peers
 
 import fixlip
+from fixlip.files import user_path
 from fixlip.sampler import Side, split_budget, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -278,7 +279,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--p", type=float, nargs="+", default=[0.5, 0.3, 0.7])
     parser.add_argument("--only", default="", help="estimators whose name has this pattern")
-    parser.add_argument("--out", type=Path, default=ROOT / "data/estimators.json")
+    parser.add_argument("--out", type=user_path, default=ROOT / "data/estimators.json")
     options = parser.parse_args()
     rows, accuracy = run(options)
     about = {"machine": describe()}

@@ -1,19 +1,62 @@
-"""Files that appear whole or not at all, and files of arrays with a JSON text beside them."""
+"""Paths as users give them, files that appear whole or not at all, and files of arrays."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has lost the second slash
+
+
+def user_path(path: str | bytes | os.PathLike) -> Path:
+    """Return the path that a user means: ``~`` and ``~name`` are home folders, as in a shell.
+
+    A relative path stays relative. Raises TypeError or ValueError for what is no path: an empty
+    text, an address such as "https://...", or a home folder of nobody.
+
+    Examples
+    --------
+    >>> user_path("~/x.csv") == Path.home() / "x.csv"
+    True
+    """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"expected a path, as a text or a pathlib.Path, got {path!r:.80}")
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise ValueError(f"expected a path, got {text!r}, which names no file and no folder")
+    if URL.match(text):
+        raise ValueError(f"expected a path on this machine, got the address {text!r}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        name = Path(text).parts[0]
+        raise ValueError(f"{text!r}: there is no home folder {name!r} on this machine") from None
+
+
+def writable(folder: str | os.PathLike, cure: str) -> Path:
+    """Return a folder in which files can be written; it is made where it is missing.
+
+    Raises the OSError that the attempt met, with one sentence that ends in ``cure``.
+    """
+    folder = user_path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise type(error)(f"cannot write into {folder} ({error.strerror}): {cure}") from None
+
 
 @contextlib.contextmanager
-def atomic(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
+def atomic(path: str | bytes | os.PathLike, *, text: bool = False) -> Iterator[IO]:
     """Open a file for writing; it appears under its name when the block ends without an error.
 
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
@@ -30,7 +73,9 @@ def atomic(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
     >>> path.read_text()
     'a,b'
     """
-    path = Path(path)
+    path = user_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -44,11 +89,13 @@ def atomic(path: str | os.PathLike, *, text: bool = False) -> Iterator[IO]:
         raise
 
 
-def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: object) -> Path:
+def write_arrays(
+    path: str | bytes | os.PathLike, arrays: Mapping[str, np.ndarray], about: object
+) -> Path:
     """Write arrays and a JSON-able object to one .safetensors file, whole or not at all."""
     from safetensors.numpy import save
 
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: end the name in .safetensors")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -63,14 +110,14 @@ def _plain(value: object) -> object:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], object]:
+def read_arrays(path: str | bytes | os.PathLike) -> tuple[dict[str, np.ndarray], object]:
     """Read what `write_arrays` wrote: the arrays by name, and the object.
 
     Raises FileNotFoundError, or ValueError for a truncated file or one that something else wrote.
     """
     from safetensors import safe_open
 
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fixlip.checks import warn
+from fixlip.files import user_path
 
 if TYPE_CHECKING:  # pictures are opened without torch
     import torch
@@ -118,7 +119,7 @@ def _existing(path: str) -> str:
             f"{path[:80]!r} is an address, and fixlip downloads nothing; save the image and give "
             "the path of its file, or give its content as bytes"
         )
-    path = os.path.expanduser(path)
+    path = str(user_path(path))
     if os.path.isdir(path):
         raise FileNotFoundError(
             f"there is no image file at {path!r}, which is a folder; give the path of one image"

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from fixlip.files import user_path, writable
+
 
 def root() -> Path:
     """Return the folder of the notebooks' folder: around the current one, else around fixlip.
@@ -23,14 +25,14 @@ def root() -> Path:
 def output(name: str) -> Path:
     """Return the path at which to write the figure or table `name`; its folder is made.
 
-    `figures/name` in the checkout; `$FIXLIP_OUTPUT/name` where that variable is set, so that a test
-    or a run on other inputs does not overwrite the committed figures.
+    `runs/figures/name` in the checkout, which git ignores; `$FIXLIP_OUTPUT/name` where that
+    variable is set. Raises OSError where nothing can be written there.
 
     Examples
     --------
     >>> figure.savefig(output("interactions.pdf"))  # doctest: +SKIP
     """
-    folder = os.environ.get("FIXLIP_OUTPUT")
-    path = (Path(folder) if folder else root() / "figures") / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.environ.get("FIXLIP_OUTPUT") or root() / "runs" / "figures"
+    path = user_path(folder).absolute() / name
+    writable(path.parent, "set FIXLIP_OUTPUT to a folder of your own")
     return path

@@ -6,7 +6,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import nbformat
@@ -36,6 +36,17 @@ figcaption {{ color: #444; }}
 """
 
 
+def read(path: Path) -> nbformat.NotebookNode:
+    """Return a notebook; raise ValueError, which names the file, for what is none."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        return notebook
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a notebook that can be read: {reason:.120}") from None
+
+
 def places(notebook: nbformat.NotebookNode) -> dict[str, tuple[str, str]]:
     """Return name -> (title of the notebook, heading) of every figure that a notebook saves."""
     found, title, heading = {}, "", ""
@@ -63,7 +74,7 @@ def write_page(folder: Path, sources: Sequence[Path], copies: str) -> Path:
     """
     parts = []
     for source in sources:
-        found = places(nbformat.read(source, as_version=4))
+        found = places(read(source))
         there = {name: place for name, place in found.items() if _picture(folder, name).is_file()}
         if not there:
             continue
@@ -79,6 +90,22 @@ def write_page(folder: Path, sources: Sequence[Path], copies: str) -> Path:
 
 def _picture(folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
+
+
+def written(folder: Path, notebook: nbformat.NotebookNode) -> dict[str, int]:
+    """When each figure of a notebook was last written: name -> nanoseconds, of those there are."""
+    paths = {name: _picture(folder, name) for name in places(notebook)}
+    return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
+
+
+def unseen(notebook: nbformat.NotebookNode, names: Collection[str]) -> list[str]:
+    """Those of some figures whose cells, in an executed notebook, hold no picture."""
+    blind = [cell for cell in notebook.cells if cell.cell_type == "code" and not _shows(cell)]
+    return [name for cell in blind for name in SAVED.findall(cell.source) if name in names]
+
+
+def _shows(cell: nbformat.NotebookNode) -> bool:
+    return any(kind.startswith("image/") for o in cell.outputs for kind in o.get("data", ()))
 
 
 def _figure(path: Path, heading: str) -> str:

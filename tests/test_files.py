@@ -1,15 +1,104 @@
 """Files appear whole or not at all: errors, kills and other processes in the middle of writing."""
 
 import json
+import os
+import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save
 
-from fixlip.files import atomic, read_arrays, write_arrays
+from fixlip import paths
+from fixlip.data.mosaics import demo_mosaics
+from fixlip.demo.scenes import read_scenes
+from fixlip.explanation import Explanation
+from fixlip.files import atomic, read_arrays, user_path, writable, write_arrays
+from fixlip.images import open_image
+
+
+class OwnPath:
+    """A path of another library: anything with __fspath__."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __fspath__(self):
+        return self.text
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path, OwnPath])
+def test_a_path_is_what_it_is_in_a_shell(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path(kind("~/x y.csv")) == tmp_path / "x y.csv"
+    assert user_path(kind("~")) == tmp_path
+    assert user_path(kind("a/~/b")) == Path("a/~/b")
+    assert user_path(kind("./é")) == Path("é")
+    root = pwd.getpwuid(os.getuid())
+    assert user_path(kind(f"~{root.pw_name}/x")) == Path(root.pw_dir) / "x"
+
+
+@pytest.mark.parametrize(
+    "given, error, message",
+    [
+        ("", ValueError, "got '', which names no file"),
+        (b"", ValueError, "got '', which names no file"),
+        ("a\0b", ValueError, "which names no file"),
+        ("~nobody-of-this-name/x", ValueError, "no home folder '~nobody-of-this-name'"),
+        ("https://a.org/x.png", ValueError, "on this machine, got the address 'https://a.org"),
+        (Path("s3://bucket/x"), ValueError, "got the address 's3:/bucket"),
+        (None, TypeError, "expected a path, as a text or a pathlib.Path, got None"),
+        (3, TypeError, "got 3"),
+        (["a"], TypeError, r"got \['a'\]"),
+    ],
+)
+def test_what_is_no_path_is_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        user_path(given)
+
+
+def test_home_is_home_wherever_a_file_is_written_or_read(tmp_path, monkeypatch):
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    with atomic("~/new/a.txt", text=True) as file:
+        file.write("a")
+    arrays, about = {"x": np.arange(3.0)}, "about"
+    write_arrays("~/a.safetensors", arrays, about)
+    assert read_arrays("~/a.safetensors")[1] == about
+    made = Explanation(0.0, np.zeros(2), np.zeros((2, 2)), ("a", "b"), 1)
+    made.save("~/e.safetensors")
+    assert Explanation.load(b"~/e.safetensors").players == ("a", "b")
+    Image.new("RGB", (3, 2)).save(home / "p.png")
+    assert open_image(OwnPath("~/p.png")).size == (3, 2)
+    shutil.copytree(paths.root() / "data/scenes/annotations", home / "scenes/annotations")
+    assert read_scenes("~/scenes") and demo_mosaics("~/scenes")
+    monkeypatch.setenv("FIXLIP_OUTPUT", "~/figures")
+    assert paths.output("a.png") == home / "figures" / "a.png"
+    monkeypatch.setenv("FIXLIP_OUTPUT", "figures")
+    assert paths.output("a.png") == work / "figures" / "a.png"  # whatever happens to the folder
+    assert sorted(p.name for p in home.iterdir()) == [
+        *("a.safetensors", "e.safetensors", "figures", "new", "p.png", "scenes")
+    ]
+    assert [p.name for p in work.iterdir()] == ["figures"]
+
+
+def test_a_folder_is_tried_before_it_is_used(tmp_path):
+    assert writable(tmp_path / "new" / "one", "") == tmp_path / "new" / "one"
+    assert [*(tmp_path / "new" / "one").iterdir()] == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"cannot write into .*file.* \(.*\): try another"):
+            writable(folder, "try another")
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
+        with atomic(tmp_path / "new"):
+            raise AssertionError("unreachable")
 
 
 def test_bytes_and_text_arrive_in_a_folder_that_was_missing(tmp_path):

@@ -274,7 +274,7 @@ def test_parameters_are_one_line_literals(line):
 
 
 def test_output_follows_the_environment(folder, monkeypatch, tmp_path):
-    assert paths.output("a/b.pdf") == folder / "figures" / "a" / "b.pdf"
+    assert paths.output("a/b.pdf") == folder / "runs" / "figures" / "a" / "b.pdf"
     monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path / "elsewhere"))
     assert paths.output("b.pdf") == tmp_path / "elsewhere" / "b.pdf"
     assert (tmp_path / "elsewhere").is_dir()

@@ -20,7 +20,8 @@ EXPLAINING = {"budget", "checks", "encoders", "explanation", "games", "paths", "
 ANYBODY = {"extras", "renamed"}  # what is missing, and old names: said wherever it is asked for
 MAY_IMPORT = {
     **{room: set() for room in (*GROUND, "extras", "progress")},
-    "images": {"checks"},
+    **{room: {"files"} for room in ("demo", "paths")},
+    "images": {"checks", "files"},
     "sampler": {"checks", "progress"},
     "explanation": {"checks", "files"},
     "encoders": {"checks", "images", "sampler"},

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 from fixlip.demo.drawing import COLOURS, IMAGE_SIZE, SHAPES
 from fixlip.demo.grammar import INVERSE, Caption
 from fixlip.demo.scenes import GRID, SEEN, Scene, Thing, holds
+from fixlip.files import user_path
 
 
 def relations(scene: Scene) -> list[Caption]:
@@ -191,7 +192,7 @@ def edit_attributes(caption: Caption) -> list[Caption]:
 def main() -> None:
     """Command line: write a data set of scenes of one to four objects, then mosaics."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=user_path, required=True, help="folder to write")
     parser.add_argument("--seed", type=int, default=2 * 10**9, help="not a training seed")
     parser.add_argument("--count", type=int, default=200, help="scenes of 1 to 4 objects")
     parser.add_argument("--mosaics", type=int, default=100, help="mosaics of 4 objects")

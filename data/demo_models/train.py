@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from fixlip.demo.tokenizers import write_tokenizer
 from fixlip.encoders.demo_towers import register_towers
-from fixlip.files import atomic
+from fixlip.files import atomic, user_path
 
 MODELS = Path(__file__).parents[2] / "fixlip" / "demo" / "models"
 
@@ -275,7 +275,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=list(RECIPES))
-    parser.add_argument("--out", type=Path, help="folder (default: the package's own)")
+    parser.add_argument("--out", type=user_path, help="folder (default: the package's own)")
     parser.add_argument("--steps", type=int, help="length of the schedule")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop", type=int, help="stop here, keeping the schedule")

@@ -21,6 +21,7 @@ from fixlip.data.examples import (
     text_of,
     with_images,
 )
+from fixlip.files import user_path
 from fixlip.images import checked_box
 
 LAYOUT = (
@@ -79,13 +80,13 @@ def read_coco(
     >>> example.captions[-1], [example.words(m) for m in example.mentions[-2:]]
     ('a blue circle above a cyan heart', ['blue circle', 'cyan heart'])
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if karpathy is None:
         split = _only_split(folder) if split is None else split
         listed = folder / "annotations" / f"captions_{split}.json"
         found, parts = _official(folder, split, listed), [split]
     else:
-        listed = Path(karpathy).expanduser()
+        listed = user_path(karpathy)
         listed = listed if listed.is_file() else folder / listed
         found, parts = _karpathy(folder, listed, split or "test")
     instances, sizes, classes = _instances(folder, parts)

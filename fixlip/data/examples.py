@@ -13,6 +13,7 @@ from PIL import Image
 
 from fixlip.checks import one_of, warn
 from fixlip.data.outlines import outline_pixels
+from fixlip.files import user_path
 from fixlip.images import box_pixels, open_image
 
 MISSING = ("error", "skip")
@@ -142,7 +143,7 @@ def with_images(
 
 def pictures_of(folder: Path, images: str | Path) -> Path:
     """The folder of pictures: in the data set's, else as given."""
-    places = folder / images, Path(images).expanduser()
+    places = folder / images, user_path(images)
     return next((place for place in places if place.is_dir()), places[0])
 
 

@@ -17,6 +17,7 @@ from fixlip.data.examples import (
     read_text,
     with_images,
 )
+from fixlip.files import user_path
 
 LAYOUT = (
     "a folder of Flickr30k Entities holds Sentences/, Annotations/ and train.txt, val.txt and "
@@ -56,7 +57,7 @@ def read_flickr30k(
     >>> [example.words(mention) for mention in example.clear()]  # doctest: +SKIP
     ['A man', 'an orange hat', 'something']
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     listed = folder / f"{split}.txt"
     numbers = read_text(listed, LAYOUT).split()
     needed = [

@@ -20,6 +20,7 @@ from fixlip.data.examples import (
     text_of,
     with_images,
 )
+from fixlip.files import user_path
 from fixlip.images import checked_box, stored_size
 
 LAYOUT = (
@@ -58,7 +59,7 @@ def read_hnc(
     >>> example.captions  # doctest: +SKIP
     ('The man is to the right of the chair.', 'The man is to the right of the table.')
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     path = folder / f"hnc_clean_strict_{split}.json"
     place = pictures_of(folder, images)
     examples, alone, about = [], 0, {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fixlip.files import user_path
+
 # Name in the published captions: (index among the 1000 classes, folder).
 CLASSES: dict[str, tuple[int, str]] = {
     "goldfish": (1, "n01443537"),
@@ -42,14 +44,14 @@ def class_images(
     >>> class_images("imagenet", ["goldfish", "pizza"])["pizza"][0].name  # doctest: +SKIP
     'ILSVRC2012_val_00001230.JPEG'
     """
-    folder, found, absent = Path(folder).expanduser(), {}, []
+    folder, found, absent = user_path(folder), {}, []
     for name in dict.fromkeys(names):
         called = [name, *CLASSES.get(name, ())[1:]]
         if folders and name in folders:
             called = [str(folders[name])]
         places = [folder / part / own for own in called for part in ("val", ".")]
         # a path that starts at the root, or here, stands for itself
-        places += [Path(own).expanduser() for own in called if folders and name in folders]
+        places += [user_path(own) for own in called if folders and name in folders]
         images = [
             sorted(p for p in place.iterdir() if _is_picture(p))
             for place in places

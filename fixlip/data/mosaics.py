@@ -14,7 +14,7 @@ from fixlip.checks import integer
 from fixlip.data.imagenet import class_images
 from fixlip.demo.grammar import Caption
 from fixlip.demo.scenes import GRID, read_scenes
-from fixlip.files import atomic
+from fixlip.files import atomic, user_path
 from fixlip.images import open_image
 from fixlip.paths import root
 
@@ -146,7 +146,7 @@ def _mosaic(
     """One mosaic, as a file in `keep` or as a picture that is unpacked when it is needed."""
     target = None
     if keep is not None:
-        target = Path(keep).expanduser() / f"{name}{'.jpg' if jpeg else '.png'}"
+        target = user_path(keep) / f"{name}{'.jpg' if jpeg else '.png'}"
         if target.is_file():
             return target
     canvas = Image.new("RGB", (2 * TILE, 2 * TILE))
@@ -175,7 +175,7 @@ def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
     >>> len(mosaics), mosaics[0].caption(2, full=True)
     (100, 'a yellow circle and a green ring')
     """
-    folder = root() / "data/scenes" if folder is None else Path(folder).expanduser()
+    folder = root() / "data/scenes" if folder is None else user_path(folder)
     half, mosaics = GRID // 2, []
     for number, scene in enumerate(read_scenes(folder), start=1):  # as their files are numbered
         things = sorted(scene.things, key=lambda thing: (thing.row, thing.column))

@@ -15,6 +15,7 @@ from fixlip.data.coco import read_coco
 from fixlip.data.examples import Example
 from fixlip.data.flickr import read_flickr30k
 from fixlip.data.ranking import best_captions
+from fixlip.files import user_path
 from fixlip.paths import root
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def read(dataset: str, folder: str | Path = "") -> list[Example]:
         raise ValueError(f"{dataset} is not part of fixlip: give the folder of your copy")
     if dataset == "flickr30k":
         return read_flickr30k(folder)
-    karpathy = Path(folder).expanduser() / "dataset_coco.json"
+    karpathy = user_path(folder) / "dataset_coco.json"
     return read_coco(folder, karpathy=karpathy if karpathy.is_file() else None)
 
 

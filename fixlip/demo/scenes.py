@@ -14,6 +14,7 @@ import numpy as np
 
 from fixlip.demo.drawing import COLOURS, IMAGE_SIZE, SHAPES, alpha_mask, background
 from fixlip.demo.grammar import INVERSE, Caption, parse_caption
+from fixlip.files import user_path
 
 PATCH_SIZE = 8  # pixels
 GRID = IMAGE_SIZE // PATCH_SIZE  # patches per side
@@ -125,7 +126,7 @@ def is_true(caption: str | Caption, scene: Scene) -> bool:
 
 def read_scenes(folder: str | Path) -> list[Scene]:
     """The scenes of a data set by data/demo_models/generate.py, in the order of their images."""
-    path = Path(folder) / "annotations" / "instances_val.json"
+    path = user_path(folder) / "annotations" / "instances_val.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: give a folder that data/demo_models/generate.py wrote"

@@ -21,7 +21,7 @@ import torch
 from fixlip.checks import boolean_masks, integer, number, one_of, per_side
 from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 from fixlip.extras import need
-from fixlip.files import read_arrays, write_arrays
+from fixlip.files import read_arrays, user_path, write_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,7 +265,7 @@ class Explanation:
 
     # --- files -----------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike) -> Path:
+    def save(self, path: str | bytes | os.PathLike) -> Path:
         """Write everything to one .safetensors file, whole or not at all; `load` reads it back."""
         name = ".".join([*type(self).__module__.split(".")[:2], type(self).__name__])
         about = {"format": FORMAT, "class": name, "players": self.players, "n_image": self.n_image}
@@ -287,12 +287,13 @@ class Explanation:
         return cls(**kept, n_image=about["n_image"], info=about["info"])
 
     @staticmethod
-    def load(path: str | os.PathLike) -> Explanation:
+    def load(path: str | bytes | os.PathLike) -> Explanation:
         """Read what `save` wrote: of a product explanation, a `ProductExplanation`.
 
         Raises FileNotFoundError where there is no file, and ValueError for a truncated one or one
         that holds no explanation.
         """
+        path = user_path(path)
         try:
             arrays, about = read_arrays(path)
             if about["format"] != FORMAT:

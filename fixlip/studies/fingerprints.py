@@ -35,6 +35,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from fixlip.files import user_path
+
 WRITTEN = (complex, range, slice, date, time, timedelta, Decimal, Fraction, np.dtype, EllipsisType)
 CALLABLE = (FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, np.ufunc)
 PARTS = ("fget", "fset", "fdel", "__func__", "func", "args", "keywords", "__wrapped__")
@@ -88,7 +90,7 @@ class _Reader:
         if isinstance(value, WRITTEN):
             return [type(value).__name__, repr(value)]
         if isinstance(value, PurePath):
-            return ["file", value.name, _file(Path(value), what)]
+            return ["file", value.name, _file(user_path(value), what)]
         if isinstance(value, list | tuple):
             name = "list" if isinstance(value, list) else "tuple"
             return [name, *(self.value(v, f"{what}[{i}]") for i, v in enumerate(value))]

@@ -11,13 +11,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fixlip.checks import warn
-from fixlip.files import atomic
+from fixlip.files import atomic, writable
 
 FORMAT = "fixlip-study-1"
 
 
 class Nowhere:
     """In place of a folder: nothing is stored, and outcomes live as long as the call."""
+
+    def check(self) -> None:
+        """Do nothing."""
 
     def find(self, name: str) -> dict | None:
         """Return None."""
@@ -40,8 +43,11 @@ class Folder:
     """
 
     def __init__(self, folder: Path, function: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.function = folder, function
+        self.folder, self.function = folder.absolute(), function  # a function may change folders
+
+    def check(self) -> None:
+        """Make the folder; raise OSError where nothing can be written into it."""
+        writable(self.folder, "give folder= another one, where the results are to be kept")
 
     def clear(self, retry: list[str]) -> None:
         """Remove what killed processes left, and the failures that are to be computed again."""
@@ -49,8 +55,8 @@ class Folder:
             self.folder.joinpath(f"{name}.failed.json").unlink(missing_ok=True)
         for left in self.folder.glob("*.part"):
             name = left.name.removeprefix(".").partition(".")[0]  # of .NAME.json.PROCESS.part
-            with self.lock(name, wait=False) as mine:
-                if mine:
+            with contextlib.suppress(OSError), self.lock(name, wait=False) as mine:
+                if mine:  # (in a folder that is only read, it stays)
                     left.unlink(missing_ok=True)
         for left in self.folder.glob("*.lock"):
             if left.with_suffix(".json").exists():
@@ -65,7 +71,7 @@ class Folder:
                 outcome = about["outcome"]
                 if about["check"] == _check(outcome):
                     return outcome
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             except (ValueError, KeyError, TypeError):
                 pass

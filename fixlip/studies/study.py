@@ -25,15 +25,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+import tqdm.auto
 
 from fixlip.checks import out_of_memory, warn
+from fixlip.files import user_path
 from fixlip.studies.fingerprints import fingerprint
 from fixlip.studies.store import FORMAT, Folder, Nowhere
 
 PATH = re.compile(
     r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[^/\\'\":\s]+[/\\])+(?P<name>[^/\\'\":\s]*)"
 )
+QUIET = 60.0  # seconds between two lines of progress where there is no terminal
 Row = dict[str, "float | int | str | bool | None"]
 
 
@@ -106,7 +108,8 @@ def study(
         pass by themselves are never stored, so that their items are always computed again: a
         missing file, a lack of memory, of disk space or of a connection.
     progress : bool, optional
-        By default a bar is shown on a terminal only.
+        By default a bar on a terminal, and elsewhere, such as in a notebook that `run.py` executes,
+        the same as a line every minute. True: a bar, in Jupyter its own; False: nothing.
 
     Examples
     --------
@@ -124,20 +127,27 @@ def study(
     items = items[mine]
     names, store = _names(function, items, constants, folder), Nowhere()
     if folder is not None:
-        store = Folder(Path(folder), getattr(function, "__qualname__", type(function).__name__))
+        of = getattr(function, "__qualname__", type(function).__name__)
+        store = Folder(user_path(folder), of)
         store.clear(names if retry else [])
     kept = {name: found for name in dict.fromkeys(names) if (found := store.find(name))}
     todo: dict[str, int] = {}  # the first item of each name that is not there yet
     for i, name in enumerate(names):
         if name not in kept:
             todo.setdefault(name, i)
+    if todo:
+        store.check()
     computed = 0
-    bar = tqdm(
+    seldom = progress is None and not sys.stderr.isatty()
+    bar = (tqdm.tqdm if progress is None else tqdm.auto.tqdm)(
         total=len({*names}),
         initial=len(kept),  # the time left is estimated from the items computed in this call
         desc="items",
         smoothing=0,
-        disable=None if progress is None else not progress,
+        disable=progress is False,
+        miniters=1,
+        mininterval=QUIET if seldom else 0.1,
+        delay=QUIET if seldom else 0.0,
     )
     try:
         with bar:

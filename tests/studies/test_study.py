@@ -172,6 +172,45 @@ def test_nothing_is_written_without_a_folder(tmp_path, marks, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["marks"]
 
 
+def test_a_folder_is_the_one_that_a_user_means(tmp_path, marks, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def moving(item, *, elsewhere):
+        os.chdir(elsewhere)  # a relative folder is the one where the study began
+        return {"v": item}
+
+    here = {"constants": {"elsewhere": str(elsewhere)}}
+    assert study(moving, [1, 2], folder="rows", **here).computed == 2
+    assert len([*(tmp_path / "rows").glob("*.json")]) == 2 and not [*elsewhere.iterdir()]
+    home = {"constants": {"marks": marks}}
+    assert study(counted, ["a"], folder="~/rows", **home).computed == 1
+    assert study(counted, ["a"], folder=b"~/rows", **home).computed == 0
+    assert study(counted, ["a"], folder=tmp_path / "home" / "rows", **home).computed == 0
+    assert not [*tmp_path.rglob("~*")]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_runs(tmp_path, marks, monkeypatch):
+    taken = tmp_path / "taken"
+    taken.touch()
+    with pytest.raises(FileExistsError, match=r"cannot write into .*taken \(.*\): give folder="):
+        study(counted, ["a"], folder=taken, constants={"marks": marks})
+    assert calls(marks) == []
+    kept = {"folder": tmp_path / "kept", "constants": {"marks": marks}}
+    study(counted, ["a"], **kept)
+
+    def refuse(**options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert study(counted, ["a"], **kept).computed == 0  # what is there can be read all the same
+    with pytest.raises(PermissionError, match=r"cannot write into .*kept \(Permission denied\)"):
+        study(counted, ["a", "b"], **kept)
+    assert calls(marks) == ["a"]
+
+
 # --- failures ----------------------------------------------------------------------------------
 
 
@@ -358,6 +397,20 @@ def test_the_bar_counts_only_what_is_computed(tmp_path, capsys):
     assert capsys.readouterr().err == ""  # no terminal
     study(measure, range(4), folder=tmp_path, progress=True)
     assert "75%" in (bar := capsys.readouterr().err) and "4/4" in bar and "0%|" not in bar[:6]
+
+
+def test_a_long_study_says_where_it_is_without_a_terminal(capsys, monkeypatch):
+    def measure(item):
+        time.sleep(0.02)
+        return {"v": item}
+
+    study(measure, range(10))
+    assert capsys.readouterr().err == ""  # it was short
+    monkeypatch.setattr(sys.modules["fixlip.studies.study"], "QUIET", 0.05)
+    study(measure, range(10))
+    assert 2 <= capsys.readouterr().err.count("/10 [") <= 5  # seldom, and not after every item
+    study(measure, range(10), progress=False)
+    assert capsys.readouterr().err == ""
 
 
 SERVER = """
