@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
+from fixlip.files import user_path
 from fixlip.paths import root
 
 FOLDERS = ("notebooks", "data")  # in setup.py as well
@@ -15,7 +15,7 @@ FOLDERS = ("notebooks", "data")  # in setup.py as well
 
 def copy(options: argparse.Namespace) -> int:
     """Copy them into a folder, which must be new or empty."""
-    target = Path(os.path.expanduser(options.folder))
+    target = user_path(options.folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is there already, and not empty; give a new folder")
     source = Path(__file__).parents[1] / "compendium"  # of a wheel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import numpy as np
 
 from fixlip.checks import integer
 from fixlip.extras import need
-from fixlip.files import atomic
+from fixlip.files import atomic, user_path
 from fixlip.pipeline import explain as explain_pair
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def settings(options: argparse.Namespace) -> dict:
 
 def folder(path: str) -> Path:
     """The folder of the results, made if it is not there."""
-    out = Path(os.path.expanduser(path))
+    out = user_path(path)
     out.mkdir(parents=True, exist_ok=True)
     return out
 

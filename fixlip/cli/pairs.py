@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +14,7 @@ from scipy.stats import bootstrap
 from fixlip.checks import integer
 from fixlip.cli.one import folder, load_encoder, print_table, settings
 from fixlip.extras import need
-from fixlip.files import atomic
+from fixlip.files import atomic, user_path
 from fixlip.pipeline import explain as explain_pair
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ def read_pairs(path: str) -> list[dict]:
     """
     import pandas as pd
 
-    file = Path(os.path.expanduser(path))
+    file = user_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {path!r}; check the path")
     try:
@@ -83,15 +81,14 @@ def read_pairs(path: str) -> list[dict]:
         )
     classes = table["class"] if "class" in table else [""] * len(table)
     columns = zip(table["image"], table["caption"], classes, strict=True)
-    return [
-        {
-            "image": image,
-            "path": file.parent / Path(os.path.expanduser(image)),
-            "caption": caption,
-            "class": kind,
-        }
-        for image, caption, kind in columns
-    ]
+    items = []
+    for row, (image, caption, kind) in enumerate(columns, start=1):
+        try:
+            place = file.parent / user_path(image)
+        except ValueError as error:
+            raise ValueError(f"{path}, row {row}: {error}") from None
+        items.append({"image": image, "path": place, "caption": caption, "class": kind})
+    return items
 
 
 def measure(item: dict, encoder: Encoder, options: dict) -> list[dict]:
