@@ -4,7 +4,6 @@
     python notebooks/run.py figures 03 --set p=0.3   one, with another parameter, into runs/
     python notebooks/run.py refresh                  replace stored outputs and figures/ as well
     python notebooks/run.py data 05                  measure the tables of data/ anew (long)
-    python notebooks/run.py explain --image photo.jpg --caption "a dog on a sofa"
 
 Each notebook gets a kernel process of its own, which starts in this folder. Paths mean what they
 mean in the folder where the command is typed. With `--out FOLDER` results go there, not to runs/.
@@ -41,7 +40,6 @@ except ModuleNotFoundError as missing:
     )
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICKSTART = "00_quickstart"
 PATHS = {  # which parameters of the notebooks hold paths, and to what
     **dict.fromkeys(("model", "models", "compared"), "model"),  # some models are folders
     **dict.fromkeys(("data", "imagenet", "coco"), "folder"),
@@ -247,7 +245,7 @@ def _papermill(notebook: nbformat.NotebookNode, job: Job, executed: Path, log: P
         coalesce_streams=True,
         stderr_file=Messages(job.source.stem),
         kernel_manager_class=kernels.LoggedKernel,
-        config=Config(LoggedKernel={"log": str(log)}),
+        config=Config(LoggedKernel={"words": str(log)}),
     )
 
 
@@ -378,18 +376,6 @@ def run_apart(source: Path, title: str, settings: Sequence[str], options) -> lis
     return failed
 
 
-def explain(options: argparse.Namespace) -> list[str]:
-    """Run the quickstart on the image and the caption given."""
-    if not options.image or not options.caption.strip():
-        raise ValueError("explain needs both: --image photo.jpg --caption 'a dog on a sofa'")
-    # the quickstart's own test images have nothing to do with the user's
-    settings = [f"image={options.image}", f"caption={options.caption}", "mosaics=0"]
-    settings += [f"model={options.model}"] if options.model else []
-    settings += [f"pretrained={options.pretrained}"] if options.pretrained else []
-    title = f"{Path(options.image).stem}-{options.caption}"
-    return run_apart(find([QUICKSTART])[0], title, [*settings, *options.set], options)
-
-
 def figures(options: argparse.Namespace) -> list[str]:
     """Run the notebooks named into runs/, with a page of their figures."""
     sources = find(options.names)
@@ -455,19 +441,15 @@ def parser() -> argparse.ArgumentParser:
         help = "notebooks, or how their names begin; default all"
         command.add_argument("names", nargs="*", help=help)
         command.set_defaults(todo=todo)
-    command = commands.add_parser("explain", help=explain.__doc__, description=explain.__doc__)
-    command.set_defaults(todo=explain)
-    for name in ("image", "caption", "model", "pretrained"):
-        command.add_argument(f"--{name}", default="")
     for name, command in commands.choices.items():
         help = "seconds that a cell may take; default as long as it likes"
         command.add_argument("--timeout", type=positive, help=help)
-        if name in ("figures", "explain"):
+        if name == "figures":
             help = "set a parameter"
             command.add_argument(
                 "--set", action="append", default=[], metavar="NAME=VALUE", help=help
             )
-        if name in ("figures", "refresh"):
+        if name != "data":
             command.add_argument("--workers", type=positive, default=1, help="notebooks at a time")
         if name != "refresh":
             command.add_argument("--out", metavar="FOLDER", help="for the results; default runs/")

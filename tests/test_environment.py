@@ -204,11 +204,9 @@ def test_make_explain_passes_words_on_untouched(stub, tmp_path):
     done = make("-C", str(stub), "explain", *given, cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0] == str(tmp_path), "image paths are relative to where make was called"
-    assert lines[-4:] == [
-        "--image=my photos/a b.jpg",
-        f"--caption={caption}",
-        "--model=ViT-B-32",
-        "--pretrained=",
+    assert lines[1:] == [
+        *("-m", "fixlip", "explain", f"--out={stub}/runs/explain", "--model=ViT-B-32"),
+        *("--", "my photos/a b.jpg", caption),
     ]
 
 

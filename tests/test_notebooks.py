@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import gallery
+import kernels
 import nbformat
 import numpy as np
 import papermill
@@ -148,7 +149,7 @@ def notebook(parameters: str, *sources: str):
             new_code_cell(parameters, metadata={"tags": ["parameters"]}),
             *map(new_code_cell, sources),
         ],
-        metadata={"kernelspec": run.KERNELSPEC},
+        metadata={"kernelspec": kernels.SPEC},
     )
 
 
@@ -215,10 +216,11 @@ def test_refreshing_in_place_twice_changes_nothing(folder):
 
 
 @pytest.mark.slow
-def test_explain_passes_any_words_on(folder, capsys):
+def test_any_words_are_passed_on_as_parameters(folder, capsys):
     caption = """a "red" star's {5}$ — 星\n\\n=%"""
     (folder / "été photo.jpg").touch()
-    assert run.main(["explain", "--image=été photo.jpg", f"--caption={caption}"]) == 0
+    settings = ["--set", "image=été photo.jpg", "--set", f"caption={caption}"]
+    assert run.main(["figures", "00", *settings]) == 0
     said = capsys.readouterr().out.splitlines()[-1]
     assert said.startswith("the result is in ")
     results = Path(said.removeprefix("the result is in "))
@@ -238,9 +240,10 @@ def test_explain_passes_any_words_on(folder, capsys):
         (["figures", "--set", "masks=8"], "--set goes with one notebook"),
         (["figures", "07"], "no notebook called 07; there are 00_quickstart, 01_broken, 02_fine"),
         (["data", "02"], "none of these notebooks has a parameter recompute"),
-        (["explain", "--image=", "--caption=a"], "explain needs both"),
-        (["explain", "--image=no.jpg", "--caption=a"], "there is no image"),
-        (["explain", "--image=pyproject.toml", "--caption=a", "--pretrained=x"], "pretrained"),
+        (["figures", "02", "--set", "image=no.jpg"], "image: there is no image"),
+        (["figures", "02", "--set", "model=local-dir:gone"], "model: there is no folder"),
+        (["figures", "02", "--set", "pretrained=weights.pt"], "unknown parameter pretrained"),
+        (["figures", "02", "--out", "pyproject.toml"], "cannot write into"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(folder, capsys, arguments, message):
@@ -356,3 +359,128 @@ def test_every_committed_figure_is_saved_by_a_notebook():
     }
     assert {path.stem for path in (ROOT / "figures").glob("*.png")} == saved
     assert saved == {path.stem for path in (ROOT / "figures").glob("*.pdf")}
+
+
+# --- kernels, and what is kept of a run that fails ------------------------------------------------
+
+
+def add(folder, name, *sources):
+    """One more notebook of the checkout."""
+    nbformat.write(notebook("masks: int = 4", *sources), folder / "notebooks" / f"{name}.ipynb")
+
+
+DRAW = """
+import matplotlib.pyplot as plt
+from fixlip import plots
+fig, ax = plt.subplots()
+ax.plot([1, 2])
+plots.save(fig, "05_line")
+"""
+
+
+@pytest.mark.slow
+def test_figures_stay_in_the_notebook_whatever_backend_the_shell_sets(folder, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    add(folder, "05_figure", DRAW)
+    assert run.main(["figures", "05"]) == 0
+    copy = nbformat.read(folder / "runs" / "notebooks" / "05_figure.ipynb", as_version=4)
+    kinds = {kind for output in copy.cells[2].outputs for kind in output.get("data", ())}
+    assert "image/png" in kinds
+
+
+@pytest.mark.slow
+def test_a_notebook_that_hides_its_figures_is_not_stored(folder, capsys):
+    add(folder, "05_figure", "import matplotlib\nmatplotlib.use('Agg')", DRAW)
+    before = (folder / "notebooks" / "05_figure.ipynb").read_bytes()
+    assert run.main(["refresh", "05"]) == 1
+    assert "figures drawn but not shown, by another backend: 05_line" in capsys.readouterr().out
+    assert (folder / "notebooks" / "05_figure.ipynb").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_kernel_that_dies_is_one_line_with_its_last_words(folder, capsys):
+    dying = "import os, sys\nos.write(2, b'no more memory\\n')\nos._exit(3)"
+    add(folder, "05_dies", "1 + 1", dying)
+    assert run.main(["figures", "05"]) == 1
+    (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("    "))
+    assert "cell In [3]" in line and "no more memory" in line
+    assert (folder / "runs" / "notebooks" / "05_dies.log").is_file()
+
+
+@pytest.mark.slow
+def test_a_kernel_that_cannot_start_says_why(folder, capsys, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text("import sys\nsys.exit('this machine is closed')\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    assert run.main(["figures", "02"]) == 1
+    (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("    "))
+    assert "before the first cell" in line and "this machine is closed" in line
+
+
+@pytest.mark.slow
+def test_a_cell_that_takes_too_long_is_told_with_the_option(folder, capsys):
+    add(folder, "05_slow", "import time\ntime.sleep(60)")
+    assert run.main(["figures", "05", "--timeout", "2"]) == 1
+    assert "took longer than the 2 s of --timeout" in capsys.readouterr().out
+
+
+def test_what_is_no_notebook_is_told(folder, capsys):
+    (folder / "notebooks" / "05_text.ipynb").write_text("{")
+    assert run.main(["figures", "05"]) == 2
+    said = capsys.readouterr().err
+    assert "05_text.ipynb is not a notebook that can be read" in said and said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_results_go_to_the_folder_of_the_option(folder, tmp_path):
+    before = sorted(folder.rglob("*"))
+    assert run.main(["figures", "02", "--out", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine" / "notebooks" / "02_fine.ipynb").is_file()
+    assert (tmp_path / "mine" / "figures" / "made.txt").is_file()
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_paths_mean_what_they_mean_where_they_are_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("home/model", "here", "data"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("home/a.png", "weights.pt"):
+        (tmp_path / name).touch()
+    content = notebook(
+        "model = ''\nmodels = ['a']\nimage = ''\npretrained = ''\ndata = ''\nfolder = ''\np = 0.5"
+    )
+    settings = {
+        "model=local-dir:~/model": f"local-dir:{tmp_path}/home/model",
+        "model=./here": f"{tmp_path}/here",
+        "model=hf-hub:org/name": "hf-hub:org/name",
+        "model=ViT-B-32": "ViT-B-32",
+        "models=['local-dir:here', 'ViT-B-32:weights.pt', 'ViT-B-32:openai']": [
+            f"local-dir:{tmp_path}/here",
+            f"ViT-B-32:{tmp_path}/weights.pt",
+            "ViT-B-32:openai",
+        ],
+        "image=~/a.png": f"{tmp_path}/home/a.png",
+        "pretrained=weights.pt": f"{tmp_path}/weights.pt",
+        "pretrained=openai": "openai",
+        "data=data": f"{tmp_path}/data",
+        "folder=new/folder": f"{tmp_path}/new/folder",
+        "folder=": "",
+    }
+    for setting, expected in settings.items():
+        (value,) = run.parse(content, [setting]).values()
+        assert value == expected, setting
+    for setting in ("image=gone.png", "data=gone", "pretrained=gone.pt", "model=local-dir:gone"):
+        with pytest.raises(ValueError, match="there is no"):
+            run.parse(content, [setting])
+
+
+def test_every_parameter_that_holds_a_path_is_known_as_one():
+    told = re.compile(r"path|folder|checkpoint", re.IGNORECASE)
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                for line in cell.source.splitlines():
+                    name, _, comment = line.partition(":")[0], *line.partition("#")[1:]
+                    assert name in run.PATHS or not told.search(comment), (path.name, line)
