@@ -159,6 +159,7 @@ def folder(tmp_path, monkeypatch):
     clone = tmp_path / "a {clone}"
     (clone / "notebooks").mkdir(parents=True)
     (clone / "pyproject.toml").touch()
+    (clone / "notebooks" / "run.py").touch()
     show = "print(caption)\nprint(model, image != '')"
     save = (
         "import os, pathlib, sys\n"

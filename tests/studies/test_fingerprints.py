@@ -459,7 +459,7 @@ def test_what_is_edited_after_loading_does_not_count_until_it_runs(write, tmp_pa
 def test_all_of_fixlip_counts_but_for_its_views(tmp_path):
     files = fingerprints.read_package(Path(fixlip.__file__).parent)
     assert {"__init__.py", "solver/solve.py", "explainers/lime.py", "data/coco.py"} <= {*files}
-    assert not [name for name in files if name.startswith(("plots", "studies", "pages", "cli"))]
+    assert not [name for name in files if name.startswith(("plots", "studies", "pages", "extras"))]
     assert files == fingerprints.FILES
     files = {name: files[name] for name in ("solver/fit.py", "explainers/lime.py")}
     first = fingerprints.digest(files)
@@ -472,7 +472,7 @@ def test_all_of_fixlip_counts_but_for_its_views(tmp_path):
     assert first == changed("solver/fit.py", b'"""From one', b'"""Out of one')
     assert first != changed("explainers/lime.py", b" + ", b" - ")
     assert first != fingerprints.digest(files | {"new.py": b""})
-    for name in ("plots/panels.py", "pages/page.py", "cli.py", "metrics/studies.py"):
+    for name in ("plots/panels.py", "pages/page.py", "extras.py", "metrics/studies.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     assert {*fingerprints.read_package(tmp_path)} == {"metrics/studies.py"}
