@@ -213,8 +213,9 @@ def _check_pair(first: Explanation, second: Explanation) -> None:
     words = [[p.casefold() for p in e.players[e.n_image :]] for e in (first, second)]
     if words[0] != words[1]:
         raise ValueError(
-            f"the text players differ, {' | '.join(words[0])} and {' | '.join(words[1])}: play "
-            'with words of the same caption, text_players="words"'
+            f"the text players differ, {' | '.join(words[0])} and {' | '.join(words[1])}: two "
+            'models are compared on one caption, with text_players="words" where they split words '
+            "differently; two captions have no terms in common but those of the image"
         )
     for side in ("image", "text"):
         seeds = [e.info.get(side, {}).get("seed") for e in (first, second)]

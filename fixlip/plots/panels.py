@@ -17,6 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import FancyArrowPatch
 
 from fixlip.explanation import Explanation, Player
+from fixlip.plots.names import shown, style
 
 COLOURS = "RdBu_r"
 
@@ -24,7 +25,7 @@ COLOURS = "RdBu_r"
 def picture(explanation: Explanation, *, ax: Axes | None = None, grey: bool = False) -> Axes:
     """Draw the image as the model saw it, in units of patches; pale and grey as a background."""
     ax = _axes(ax)
-    rows, columns = explanation.info["image"]["grid"]
+    rows, columns = _grid(explanation)
     if explanation.picture is not None:
         shown = explanation.picture
         if grey:  # red and blue are kept for interactions
@@ -56,7 +57,8 @@ def heatmap(
         Interaction at which the colour is full; by default the largest of this map.
     """
     ax = patches(explanation, explanation.given(player), ax=ax, limit=limit)
-    ax.set_title(_label(explanation, player))
+    names = [shown(explanation.players[i]) for i in explanation.indices(player)]
+    ax.set_title(" ".join(names), **style(*names))
     return ax
 
 
@@ -72,7 +74,10 @@ def patches(
     The other parameters as in `heatmap`.
     """
     ax = _axes(ax)
+    _grid(explanation)
     values = explanation.on_grid(values)  # (n_I,) -> (rows, columns)
+    if not np.isfinite(values).all():
+        raise ValueError("some values are NaN or infinite, which have no colour: check the method")
     limit = limit or _largest(values)
     picture(explanation, ax=ax, grey=True)
     # strength is opacity as well, so that the picture shows wherever there is nothing
@@ -96,6 +101,8 @@ def graph(
 
     Width is strength and colour is sign; edges within the image are thin arcs on the picture, edges
     within the caption arcs beside the words. Words are written on their first-order term's colour.
+    Players of a first side without a patch grid, such as another caption, are words as well, on the
+    left.
 
     Parameters
     ----------
@@ -107,20 +114,22 @@ def graph(
     ax = _axes(ax)
     edges = explanation.strongest(count)
     limit = limit or _largest([value for *_, value in edges])
-    picture(explanation, ax=ax, grey=True)
+    n, drawn = explanation.n_image, "grid" in explanation.info.get("image", {})
+    if drawn:
+        picture(explanation, ax=ax, grey=True)
+    else:
+        ax.set(xlim=(0, 1), ylim=(1, 0))
+        ax.set_axis_off()
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()  # in patches, top < bottom
-    words = explanation.players[explanation.n_image :]
-    where = _patch_centres(explanation)  # (n_I, 2)
-    step = (bottom - top) * max(1 / len(words), 0.09)  # long captions reach beyond the picture
-    heights = (bottom + top) / 2 + (np.arange(len(words)) - (len(words) - 1) / 2) * step
-    x_words = right + 0.18 * (right - left)
-    where = np.concatenate([where, np.column_stack([np.full(len(words), x_words), heights])])
+    x_words = right + (0.18 if drawn else 0.0) * (right - left)
+    columns = [_column(explanation.n_text, x_words, bottom, top)]
+    columns = [_patch_centres(explanation) if drawn else _column(n, left, bottom, top), *columns]
+    where = np.concatenate(columns)  # (n, 2)
     norm, colours = Normalize(-limit, limit), plt.get_cmap(COLOURS)
     for i, j, value in reversed(edges):  # strongest last, on top
         size = min(abs(value) / limit, 1)
-        bend = {(True, True): 0.25, (False, False): -0.5}.get(
-            (i < explanation.n_image, j < explanation.n_image), 0.0
-        )
+        inside = 0.25 if drawn else 0.5
+        bend = {(True, True): inside, (False, False): -0.5}.get((i < n, j < n), 0.0)
         ax.add_patch(
             FancyArrowPatch(
                 where[i],
@@ -137,24 +146,29 @@ def graph(
             )
         )
     named = {i for i, j, _ in edges} | {j for i, j, _ in edges}
-    patches = [i for i in sorted(named) if i < explanation.n_image]
+    patches = [i for i in sorted(named) if i < n and drawn]
     ax.scatter(*where[patches].T, s=14, color="white", edgecolor="black", linewidth=0.8, zorder=3)
     first = Normalize(*(np.array([-1, 1]) * _largest(explanation.e1)))
-    for word, y, term in zip(words, heights, explanation.e1[explanation.n_image :], strict=True):
-        shade = colours(first(term))
+    words = range(n if drawn else 0, explanation.n)
+    options = style(*(shown(explanation.players[i]) for i in words))
+    for i in words:
+        shade = colours(first(explanation.e1[i]))
         ax.text(
-            x_words,
-            y,
-            word,
-            ha="left",
+            *where[i],
+            shown(explanation.players[i]),
+            ha="right" if i < n else "left",
             va="center",
             clip_on=False,
             zorder=4,
             color="white" if np.dot(shade[:3], [0.3, 0.6, 0.1]) < 0.5 else "black",
             bbox={"boxstyle": "round,pad=0.3", "facecolor": shade, "edgecolor": "0.6"},
+            **options,
         )
-    ax.set_xlim(left, right + 0.6 * (right - left))
-    ax.set_ylim(max(bottom, heights[-1] + step / 2), min(top, heights[0] - step / 2))
+    margin = 0.6 * (right - left)
+    ax.set_xlim(left if drawn or not n else left - margin, right + margin)
+    room = (bottom - top) * 0.045
+    heights = where[words, 1] if len(words) else np.array([top + room, bottom - room])
+    ax.set_ylim(max(bottom, heights.max() + room), min(top, heights.min() - room))
     ax.set_title(f"the {len(edges)} strongest interactions")
     return ax
 
@@ -172,11 +186,12 @@ def bars(explanation: Explanation, *, count: int = 12, ax: Axes | None = None) -
         linewidth=0.6,
         color=plt.get_cmap(COLOURS)(Normalize(-limit, limit)(terms)),
         xerr=None if explanation.stderr is None else 1.96 * explanation.stderr.e1[order],
-        error_kw={"linewidth": 1, "capsize": 2, "ecolor": "0.2"},
+        error_kw={"linewidth": 1, "capsize": 2, "ecolor": plt.rcParams["text.color"]},
     )
-    ax.set_yticks(np.arange(len(order)), [explanation.players[i] for i in order])
+    names = [shown(explanation.players[i]) for i in order]
+    ax.set_yticks(np.arange(len(order)), names, **style(*names))
     ax.invert_yaxis()
-    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.axvline(0, color=plt.rcParams["text.color"], linewidth=0.8)
     ax.set_xlabel("first-order term")
     ax.set_title(f"the {len(order)} largest first-order terms")
     for edge in ("top", "right"):
@@ -200,12 +215,27 @@ def _largest(values: np.ndarray | Sequence[float]) -> float:
     return float(np.max(np.abs(values), initial=0)) or 1.0
 
 
-def _label(explanation: Explanation, player: Player | Sequence[Player]) -> str:
-    return " ".join(explanation.players[i] for i in explanation.indices(player))
+def _grid(explanation: Explanation) -> tuple[int, int]:
+    """Rows and columns of the image's patches; an error where there is no such image."""
+    side = explanation.info.get("image", {})
+    if "grid" not in side:
+        kind = side.get("kind", "no image")
+        raise ValueError(
+            f"the first side of this explanation is {kind}, without a grid of patches to draw: "
+            "use plots.bars or plots.graph"
+        )
+    return tuple(side["grid"])
+
+
+def _column(count: int, x: float, bottom: float, top: float) -> np.ndarray:
+    """Places of words below one another, (count, 2); many of them reach beyond the picture."""
+    step = (bottom - top) * max(1 / max(count, 1), 0.09)
+    heights = (bottom + top) / 2 + (np.arange(count) - (count - 1) / 2) * step
+    return np.column_stack([np.full(count, x), heights])
 
 
 def _patch_centres(explanation: Explanation) -> np.ndarray:
     """Centre of every image player in units of patches, (n_I, 2) as x, y."""
     owner = np.array(explanation.info["image"]["owner"]).reshape(explanation.info["image"]["grid"])
     centres = [np.argwhere(owner == i)[:, ::-1].mean(0) + 0.5 for i in range(explanation.n_image)]
-    return np.array(centres)
+    return np.reshape(centres, (-1, 2))

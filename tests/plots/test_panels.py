@@ -9,11 +9,12 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from toy_explanations import make
 
 from fixlip import plots
 from fixlip.explanation import Explanation
-from fixlip.plots import panels
+from fixlip.plots import names, panels
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,107 @@ def test_an_explanation_of_nothing_can_be_drawn():
     empty = Explanation(0.0, 0 * empty.e1, 0 * empty.e2, empty.players, 6, info=empty.info)
     for ax in (plots.heatmap(empty, "star"), plots.graph(empty), plots.bars(empty)):
         ax.figure.canvas.draw()
+
+
+NAMES = ("cheap $$ food", "$5_and^6$", r"\alpha{", "a<b&c%", "two\nlines\t", "", "x" * 60)
+
+
+@pytest.mark.parametrize("usetex", [False, True])
+def test_names_are_drawn_as_they_are(usetex):
+    """A dollar sign is no formula: two of them stopped the picture, or turned words into one."""
+    explanation = make(words=NAMES)
+    with plt.rc_context({"text.usetex": usetex} if usetex else {}):
+        figure, axs = plt.subplots(1, 3)
+        if usetex:
+            for ax in axs:  # matplotlib's own numbers would need TeX, which is not here
+                ax.set_axis_off()
+        graph, bars = plots.graph(explanation, ax=axs[0]), plots.bars(explanation, ax=axs[1])
+        plots.heatmap(explanation, 6, ax=axs[2])
+        texts = [*graph.texts, *bars.get_yticklabels(), axs[2].title]
+        assert not any(text.get_usetex() or text.get_parse_math() for text in texts)
+        if not usetex:
+            figure.canvas.draw()
+    assert axs[2].get_title() == "cheap $$ food"
+    words = [text.get_text() for text in graph.texts]
+    assert words == [
+        "cheap $$ food",
+        "$5_and^6$",
+        r"\alpha{",
+        "a<b&c%",
+        "two lines",
+        "''",
+        "x" * 29 + "…",
+    ]
+
+
+def test_letters_that_no_font_has_are_told_once(monkeypatch):
+    monkeypatch.setattr(names, "_others", lambda: ())
+    explanation = make(words=("cat", "猫", "고양이"))
+    _, ax = plt.subplots()
+    with pytest.warns(UserWarning, match="no font of matplotlib's has .*猫.* install"):
+        plots.graph(explanation, ax=ax)
+    monkeypatch.undo()
+
+
+def test_a_font_is_found_for_letters_that_the_default_lacks(monkeypatch):
+    path = font_manager.findfont("STIXGeneral")
+    letter = next(iter(names._letters(path) - names._letters(font_manager.findfont("DejaVu Sans"))))
+    monkeypatch.setattr(names, "_others", lambda: (("STIXGeneral", path),))
+    figure, ax = plt.subplots()
+    plots.graph(make(words=(f"a{letter}",)), ax=ax)
+    assert ax.texts[0].get_fontfamily()[-1] == "STIXGeneral"
+    figure.canvas.draw()  # pytest would raise matplotlib's warning of a missing glyph
+
+
+def one_sided(kind):
+    """Explanations without a picture: of words alone, of two captions, of patches alone."""
+    rng = np.random.default_rng(0)
+    n = {"words": 3, "captions": 5, "patches": 6}[kind]
+    n_image = {"words": 0, "captions": 2, "patches": 6}[kind]
+    e2 = np.triu(rng.normal(size=(n, n)), 1)
+    info = {"image": {"kind": "text"}} if kind == "captions" else {}
+    if kind == "patches":
+        info = {"image": {"kind": "image", "grid": [2, 3], "owner": list(range(6))}}
+    players = tuple("abcdef"[:n])
+    return Explanation(1.0, rng.normal(size=n), e2 + e2.T, players, n_image, info=info)
+
+
+@pytest.mark.parametrize("kind", ["words", "captions", "patches"])
+def test_graphs_and_bars_of_other_sides_than_image_and_text(kind):
+    explanation = one_sided(kind)
+    figure, axs = plt.subplots(1, 2)
+    graph, bars = plots.graph(explanation, ax=axs[0]), plots.bars(explanation, ax=axs[1])
+    figure.canvas.draw()
+    due = {"words": "abc", "captions": "abcde", "patches": ""}[kind]
+    assert [text.get_text() for text in graph.texts] == list(due)
+    assert len(graph.patches) == explanation.n * (explanation.n - 1) // 2
+    assert len(bars.patches) == explanation.n
+    if kind == "captions":  # two columns
+        assert len({text.get_position()[0] for text in graph.texts}) == 2
+    if kind != "patches":
+        for draw in (plots.picture, lambda e: plots.patches(e, np.zeros(e.n_image))):
+            with pytest.raises(ValueError, match="without a grid of patches to draw"):
+                draw(explanation)
+
+
+def test_values_without_a_colour_are_refused():
+    with pytest.raises(ValueError, match="NaN or infinite, which have no colour"):
+        plots.patches(make(), np.array([1, 2, 3, 4, 5, np.nan]))
+
+
+@pytest.mark.parametrize("name", ["default", "dark_background", "grayscale", "ggplot"])
+def test_error_bars_are_seen_in_every_style(name):
+    explanation = make()
+    n_terms = 1 + 9 + 36
+    rows = np.random.default_rng(0).normal(size=(4, n_terms)).astype(np.float32)
+    explanation = Explanation(
+        *(getattr(explanation, f) for f in ("e0", "e1", "e2", "players", "n_image")),
+        info=explanation.info,
+        deviations=rows,
+    )
+    with plt.style.context(name):
+        ax = plots.bars(explanation)
+        (lines,) = [c for c in ax.collections if len(c.get_segments())]
+        colour, ground = lines.get_edgecolor()[0], ax.get_facecolor()
+    contrast = abs(np.dot(np.subtract(colour[:3], ground[:3]), [0.3, 0.6, 0.1]))
+    assert contrast > 0.3
