@@ -127,7 +127,7 @@ class CaptionReader:
         cut = readable("".join(pieces))
         warn(
             f"the caption is longer than the {self.length} positions of the text tower, and the "
-            f"model does not see its end: {cut!r}"
+            f"model does not see its end: {cut if len(cut) <= 60 else cut[:60] + ' ...'!r}"
         )
         return cut
 
