@@ -116,6 +116,20 @@ def test_names_are_drawn_as_they_are(usetex):
     ]
 
 
+def test_words_from_right_to_left_are_read_from_right_to_left():
+    """The first letter stands at the right: the same picture as the letters reversed by hand."""
+
+    def drawn(name):
+        figure = plt.figure(figsize=(2, 0.5))
+        figure.text(0.05, 0.3, names.shown(name), fontsize=18, **names.style(name))
+        figure.canvas.draw()
+        return np.asarray(figure.canvas.buffer_rgba())
+
+    forced = "\u202d\u05d1\u05d0\u202c"  # bet, alef, each to the right of the one before
+    np.testing.assert_array_equal(drawn("\u05d0\u05d1"), drawn(forced))
+    assert (drawn("\u05d0\u05d1") != drawn("\u05d1\u05d0")).any()
+
+
 def test_letters_that_no_font_has_are_told_once(monkeypatch):
     monkeypatch.setattr(names, "_others", lambda: ())
     explanation = make(words=("cat", "猫", "고양이"))
