@@ -14,7 +14,7 @@ MODULES = {  # of the optional dependencies in pyproject.toml
 
 
 def need(extra: str, what: str) -> None:
-    """Raise ImportError, with the command that mends it, unless an extra is installed.
+    """Raise ModuleNotFoundError, with the command that mends it, unless an extra is installed.
 
     Examples
     --------
@@ -23,7 +23,7 @@ def need(extra: str, what: str) -> None:
     missing = [name for name in MODULES[extra] if not _is_there(name)]
     if missing:
         names, are = ", ".join(missing), "is" if len(missing) == 1 else "are"
-        raise ImportError(
+        raise ModuleNotFoundError(
             f"{what} needs {names}, which {are} not installed: pip install 'fixlip[{extra}]'",
             name=missing[0],
         )

@@ -90,7 +90,7 @@ def test_the_core_works_with_all_else_hidden(tmp_path):
 def test_a_missing_extra_is_one_sentence(code, hidden, message):
     done = run(f"import fixlip\n{code}", set(hidden.split()))
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: ") and message in last
+    assert last.startswith("ModuleNotFoundError: ") and message in last
 
 
 def test_the_table_of_modules_is_that_of_the_project():

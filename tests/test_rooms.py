@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "solver": {"checks", "explanation", "sampler"},
     "games": {"checks", "explanation", "sampler", "solver"},
     "budget": {"checks", "explanation", "games", "progress", "sampler", "solver"},
-    "plots": {"explanation", "files", "paths"},
+    "plots": {"checks", "explanation", "files", "paths"},
     "pipeline": EXPLAINING,
     "explainers": EXPLAINING,
     "metrics": EXPLAINING,
