@@ -112,7 +112,9 @@ def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
 def instance(value: Any, kind: type, hint: str) -> Any:
     """Return ``value`` if it is of a kind, else raise TypeError with a hint how to get one."""
     if not isinstance(value, kind):
-        raise TypeError(f"expected a {kind.__name__}, got {type(value).__name__}: {hint}")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        given = type(value).__name__
+        raise TypeError(f"expected {article} {kind.__name__}, got {given}: {hint}")
     return value
 
 

@@ -24,6 +24,7 @@ from fixlip.solver import pair_scale
 from fixlip.solver.errors import members, residuals
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM, Design, Problem
 
+MAX_LISTED = 2**MAX_ENUMERATED  # masks
 RARE = 8  # least expected number of masks in which a player is kept, and is removed
 SAMPLED = ("antithetic", "independent")  # masks that are drawn one like the other
 
@@ -212,7 +213,13 @@ def least_masks(n: int, p: float) -> int:
 
     Four per coefficient, and enough to keep and to remove every player a few times.
     """
-    few = max(MIN_MASKS_PER_TERM * (n + 1), math.ceil(RARE / min(p, 1 - p)))
+    often = RARE / min(p, 1 - p)
+    if often > MAX_LISTED and all_masks(n) > MAX_LISTED:
+        raise ValueError(
+            f"at p={p!r} a player is {'kept' if p < 0.5 else 'removed'} in one of "
+            f"{often / RARE:.2g} masks: no number of masks can be advised; use a p nearer to 0.5"
+        )
+    few = max(MIN_MASKS_PER_TERM * (n + 1), math.ceil(min(often, MAX_LISTED)))
     return int(min(few + few % 2, all_masks(n)))
 
 

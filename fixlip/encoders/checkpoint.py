@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -27,25 +29,29 @@ TYPES = {  # of torch's storages, as pickles name them
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
+INDEX = ".index.json"  # of a checkpoint in several files: which of them has each tensor
+PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")  # the name of such a file
 OTHERS = (  # what files called .pt often are instead, by their first bytes
     (b"version https://git-lfs", "it is a pointer of Git LFS; fetch the file with 'git lfs pull'"),
     (b"<", "it is a web page; download the file itself, not the page that shows it"),
-    (b"{", "it is JSON, such as a configuration or the index of a checkpoint in several files"),
+    (b"{", "it is JSON, such as a configuration; give a file of weights"),
     (b"\x1f\x8b", "it is packed with gzip; unpack it first"),
 )
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, *, whole: bool = False) -> dict[str, torch.Tensor]:
     """Return every tensor in a file, by name.
 
     Reads safetensors, and what `torch.save` and `torch.jit.save` write, whatever the file is
-    called. In a name, "/" stands between a dictionary and what it holds, as in
-    "state_dict/visual.proj".
+    called. Of a checkpoint in several files, which an index beside them lists, give the index or
+    any of the files: all are read (with ``whole``, only this one). In a name, "/" stands between a
+    dictionary and what it holds, as in "state_dict/visual.proj".
 
     Raises ValueError for a file that is cut off, holds no tensors, or is something else.
     """
     try:
-        content = _read(path)
+        index = None if whole else _index_of(path)
+        content = _read(path) if index is None else _read_parts(index)
     except Exception as error:
         if out_of_memory(error) or isinstance(error, OSError):
             raise
@@ -63,6 +69,29 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error's message, not too long."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+def _index_of(path: Path) -> Path | None:
+    """The index that a file is or is listed by, of a checkpoint in several files."""
+    part = PART.fullmatch(path.name)
+    index = path.with_name("".join(part.groups()) + INDEX) if part else path
+    return index if index.name.endswith(INDEX) and index.is_file() else None
+
+
+def _read_parts(index: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of all files that an index lists."""
+    content = json.loads(index.read_bytes())
+    listed = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise ValueError("it is an index without a 'weight_map'; download or copy it again")
+    files = sorted(set(map(str, listed.values())))
+    if absent := [name for name in files if not index.with_name(Path(name).name).is_file()]:
+        raise ValueError(
+            f"of the {len(files)} files that {index.name} lists, {len(absent)} are not beside it, "
+            f"such as {absent[0]!r}; download or copy them too"
+        )
+    parts = [read_tensors(index.with_name(Path(name).name), whole=True) for name in files]
+    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 def _read(path: Path) -> Any:

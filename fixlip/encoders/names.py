@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 
 import open_clip
@@ -33,7 +34,11 @@ def known_names(name: str | Path) -> tuple[str, str]:
             raise FileNotFoundError(f"the model {text!r} is not part of this copy of fixlip")
         return f"{FOLDER}{folder}", text
     if text.startswith(HUB):
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", text.removeprefix(HUB)):
+            raise ValueError(f"{text!r} names no repository: '{HUB}timm/ViT-B-16-SigLIP' does")
         return text, text
+    if text == FOLDER:
+        raise ValueError(f"{text!r} names no folder; give its path behind the colon")
     known = text.replace("/", "-")  # OpenAI's "ViT-B/32"
     if known in open_clip.list_models():
         return known, known

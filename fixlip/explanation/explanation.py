@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fixlip.checks import boolean_masks, integer, number, one_of, per_side
-from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
+from fixlip.explanation.terms import Terms, compact, count_terms, flatten, unflatten
 from fixlip.extras import need
 from fixlip.files import read_arrays, user_path, write_arrays
 
@@ -53,11 +53,11 @@ class Explanation:
     picture : numpy.ndarray or None
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
-        (rows, 1 + n + n (n - 1) / 2), float32: a row is a change of e0, e1 and the pairs i < j, and
-        a term's variance is the sum of its squares over the rows; (rows, 1 + n) where no pair has
-        an error. A row for each group of the image's masks, then of the text's; then rows that
-        simulate the bias of ridge penalties. Zero rows: nothing was drawn, errors are 0. None:
-        errors were not estimated.
+        (rows, 1 + n + n (n - 1) / 2), float32, or float64 where that would make them 0 or infinite:
+        a row is a change of e0, e1 and the pairs i < j, and a term's variance is the sum of its
+        squares over the rows; (rows, 1 + n) where no pair has an error. A row for each group of the
+        image's masks, then of the text's; then rows that simulate the bias of ridge penalties. Zero
+        rows: nothing was drawn, errors are 0. None: errors were not estimated.
     """
 
     e0: float
@@ -94,6 +94,7 @@ class Explanation:
                 f"deviations of {n} players have the shape (rows, {count_terms(n)}), or without "
                 f"pairs (rows, {1 + n}), got {np.shape(rows)}"
             )
+        object.__setattr__(self, "deviations", None if rows is None else compact(rows))
         uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
         if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):  # also where it is NaN
             raise ValueError("e2 must be symmetric with a zero diagonal and no NaN: mend its pairs")
@@ -168,7 +169,7 @@ class Explanation:
         rows = self.deviations
         if rows is not None:
             d0, d1 = reduced(unflatten(rows.astype(float), self.n))
-            rows = flatten(d0, d1, None).astype(np.float32)
+            rows = flatten(d0, d1, None)
         info = self.info | {"fit": fit | {"order": 1}}
         return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows, info=info)
 
@@ -192,13 +193,18 @@ class Explanation:
         return self.cross[index].sum(0)
 
     def indices(self, player: Player | Sequence[Player]) -> list[int]:
-        """Positions of one player, or of each of several."""
-        several = isinstance(player, Sequence | np.ndarray) and not isinstance(player, str)
-        return [self.index(one) for one in (player if several else [player])]
+        """Positions of one player, or of each of several, of whom nobody may be named twice."""
+        if isinstance(player, np.ndarray | torch.Tensor):
+            player = player.tolist()
+        several = isinstance(player, Sequence | Set) and not isinstance(player, str | bytes)
+        found = [self.index(one) for one in (player if several else [player])]
+        if len(set(found)) < len(found):
+            raise ValueError(f"{player!r}: a player is named twice, and would count twice")
+        return found
 
     def index(self, player: Player) -> int:
         """Position of a player given by name or by (possibly negative) index."""
-        if isinstance(player, (int, np.integer)):
+        if isinstance(player, (int, np.integer)) and not isinstance(player, bool):
             if not -self.n <= player < self.n:
                 raise IndexError(f"there is no player {player}: there are {self.n}, from 0")
             return int(player) % self.n
@@ -219,6 +225,7 @@ class Explanation:
 
     def strongest(self, count: int = 10, *, cross: bool = False) -> list[tuple[int, int, float]]:
         """The pairs with the largest |interaction|, strongest first: (player, player, e2)."""
+        integer("count", count, at_least=0)
         i, j = np.triu_indices(self.n, 1)
         if cross:
             across = (i < self.n_image) & (j >= self.n_image)
@@ -246,7 +253,7 @@ class Explanation:
         """
         if self.deviations is None:
             return None
-        return unflatten(np.sqrt(np.square(self.deviations.astype(float)).sum(0)), self.n)
+        return unflatten(np.hypot.reduce(self.deviations.astype(float)), self.n)
 
     def stderr_of(self, quantity: Callable[[Explanation], np.ndarray | float]) -> np.ndarray:
         """Standard errors of a quantity made of the terms, such as ``Explanation.attributions``."""
@@ -255,8 +262,8 @@ class Explanation:
         here = np.asarray(quantity(self), float)
         total = np.zeros_like(here)
         for row in range(len(self.deviations)):
-            total += np.square(np.asarray(quantity(self.shifted(row)), float) - here)
-        return np.sqrt(total)
+            total = np.hypot(total, np.asarray(quantity(self.shifted(row)), float) - here)
+        return total
 
     def shifted(self, row: int) -> Explanation:
         """The explanation with one row of ``deviations`` added to its terms."""

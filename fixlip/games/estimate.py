@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from fixlip import renamed
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, warn
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, probability, warn
 from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
@@ -88,6 +89,8 @@ def estimate(
     n, n_image = count_players(game, n), getattr(game, "n_image", 0)
     one_of("index", index, ("banzhaf", "shapley"))
     one_of("order", order, (1, 2))
+    if probability(p) != 0.5 and index == "shapley":
+        raise ValueError(f"Shapley values and interactions have no p, got p={p!r}: leave it out")
     check_options(order, ridge, basis, k)
     if basis == "cross" and not 0 < n_image < n:
         raise ValueError(
@@ -124,7 +127,7 @@ def estimate(
         pairs = {"among": among, "split": split}
         found = fit_game(sample, values, order=order, ridge=ridge, ends=ends, **pairs)
         e0, e1, e2, deviations = found
-        e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.float().numpy()
+        e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.numpy()
 
     sides = {name: getattr(game, f"{name}_side", None) for name in ("image", "text")}
     return Explanation(
@@ -137,7 +140,11 @@ def estimate(
         empty_value=empty,
         grand_value=full,
         info={
-            **{name: dict(getattr(side, "info", {})) for name, side in sides.items() if side},
+            **{
+                name: copy.deepcopy(getattr(side, "info", {}))
+                for name, side in sides.items()
+                if side
+            },
             "fit": {
                 "index": index,
                 "order": order,

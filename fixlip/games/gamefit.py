@@ -91,6 +91,8 @@ def _shapley_fit(
     trust = design.trust if auto else 0.0
     problem = LeastSquares(Z - share[:, None], columns, design.w, trust)
     penalty = problem.choose(Y)[0] if auto else 0.0 if ridge == "auto" else float(ridge)
+    if not auto and not design.exact:
+        problem.warn_of_penalty(Y, penalty, design.kind)
     i, j = (among[some] for some in columns.positions())
 
     def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Polynomial:

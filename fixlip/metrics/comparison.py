@@ -13,13 +13,14 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.stats import rankdata, spearmanr
 
-from fixlip.checks import number, one_of, warn
+from fixlip.checks import instance, integer, number, one_of, warn
 from fixlip.explanation import Explanation, Terms, flatten, unflatten
 from fixlip.sampler import Sweep
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM
 
 PARTS = ("cross", "image", "text", "first")
 DRAWS = 200  # simulated errors from which the standard error of a rank correlation is estimated
+MAKE = "make one with fixlip.explain or fixlip.solve"
 CELLS = "cells"  # the kind of image players that `on_common_grid` makes
 
 
@@ -71,7 +72,7 @@ def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
 # --- a common grid -----------------------------------------------------------------------------
 
 
-def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> Explanation:
+def on_common_grid(explanation: Explanation, grid: int | tuple[int, int] = (6, 6)) -> Explanation:
     """The same explanation with the cells of a coarser grid as its image players.
 
     An explanation is a polynomial of the mask, so a cell that keeps all its patches or none has the
@@ -88,8 +89,8 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     ----------
     explanation : Explanation
         With a patch grid on its image side. Of a product explanation, its terms up to order 2.
-    grid : (int, int)
-        Rows and columns, at most those of the patches.
+    grid : (int, int) or int
+        Rows and columns (one number: of both), at most those of the patches.
 
     Examples
     --------
@@ -100,13 +101,16 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     >>> coarse.e1.tolist(), coarse.cross.tolist()
     ([11.0, 4.0], [[3.0]])
     """
+    instance(explanation, Explanation, MAKE)
     image = explanation.info.get("image", {})
     if "grid" not in image:
         raise ValueError(
             f"the image side has no patch grid ({image.get('kind', 'unknown side')}): only "
             "explanations of images can be put on a common grid"
         )
-    own, (rows, columns) = tuple(image["grid"]), grid
+    two = isinstance(grid, tuple | list) and len(grid) == 2
+    rows, columns = (integer("grid", side) for side in (grid if two else (grid, grid)))
+    own = tuple(image["grid"])
     if not (1 <= rows <= own[0] and 1 <= columns <= own[1]):
         raise ValueError(
             f"a grid of {rows} x {columns} cells does not fit {own[0]} x {own[1]} patches: a "
@@ -122,7 +126,7 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     deviations = explanation.deviations
     if deviations is not None:
         all_rows = _summed(unflatten(deviations.astype(float), explanation.n), shares)
-        deviations = flatten(*all_rows).astype(np.float32)
+        deviations = flatten(*all_rows)
     cells = {"players": CELLS, "grid": [rows, columns], "owner": list(range(rows * columns))}
     names = (f"({row},{column})" for row in range(rows) for column in range(columns))
     return explanation.plain(
@@ -199,6 +203,8 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
 
 def _check_pair(first: Explanation, second: Explanation) -> None:
     """Raise unless two explanations have the same players; warn where they share masks."""
+    for one in (first, second):
+        instance(one, Explanation, MAKE)
     sizes = [(e.n_image, e.n_text) for e in (first, second)]
     if sizes[0][0] != sizes[1][0]:
         raise ValueError(
@@ -372,7 +378,7 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
 
 def _shrunk(explanation: Explanation) -> dict[str, bool]:
     """Whether a penalty shrank each side's pairs; raise or warn where shares would be wrong."""
-    info = explanation.info
+    info = instance(explanation, Explanation, MAKE).info
     fit = info.get("fit", {})
     if fit.get("method") != "fixlip":
         raise ValueError(

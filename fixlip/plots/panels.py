@@ -16,6 +16,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.patches import FancyArrowPatch
 
+from fixlip.checks import integer
 from fixlip.explanation import Explanation, Player
 from fixlip.plots.names import shown, style
 
@@ -176,6 +177,7 @@ def graph(
 def bars(explanation: Explanation, *, count: int = 12, ax: Axes | None = None) -> Axes:
     """Draw the largest first-order terms as horizontal bars, with 95 % intervals where known."""
     ax = _axes(ax)
+    integer("count", count, at_least=0)
     order = np.argsort(-np.abs(explanation.e1), kind="stable")[:count]
     terms = explanation.e1[order]
     limit = _largest(terms)

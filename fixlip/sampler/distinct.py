@@ -35,6 +35,7 @@ def distinct(
         "mass" gives the drawn masks together the probability that the listed ones leave over.
         "reference" gives them probability 1 instead, which over-weights them wherever the border
         trick is partial: it reproduces the weights of the published code.
+        Error bars do not count the bias that this brings, the larger the farther p is from 0.5.
 
     References
     ----------

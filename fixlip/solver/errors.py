@@ -198,17 +198,17 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     rarer = "kept" if design.p < 0.5 else "removed"
     drawn = design.sample.sampling in ("antithetic", "independent")  # alike, and of equal weight
     rare = design.m * min(design.p, 1 - design.p) ** 2 if drawn else math.inf
+    if len(problem.among) > 1 and rare < MIN_TOGETHER:
+        warn(
+            f"{design.kind}: at p={design.p:g} two players are both {rarer} in {rare:.2g} of "
+            f"{design.m} masks on average: error bars within this side are too small. Use "
+            f"{math.ceil(MIN_TOGETHER * design.m / rare):,} masks or more, or a p nearer to .5."
+        )
     parts = []
     each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)
     for k, (part, solution, ridge) in enumerate(each_part):
         each = leverage(part, ridge)
-        if len(problem.among) > 1 and rare < MIN_TOGETHER:
-            warn(
-                f"{design.kind}: at p={design.p:g} two players are both {rarer} in {rare:.2g} of "
-                f"{design.m} masks on average: error bars within this side are too small. Use "
-                f"{math.ceil(MIN_TOGETHER * design.m / rare):,} masks or more, or a p nearer to .5."
-            )
-        else:
+        if len(problem.among) < 2 or rare >= MIN_TOGETHER:
             warn_of_few(design, part, ridge, float(each.sum()), different)
         y = problem.of_part(k, Y)
         parts.append(corrected_residual(part, y, solution, each * repeats))

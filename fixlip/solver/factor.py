@@ -10,6 +10,7 @@ plus the cross terms (z - zbar)' J_I J_T' (y - ybar), expanded into monomials.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,9 +164,9 @@ def pair(
         p=(image.p, text.p),
         empty_value=ends[0],
         grand_value=ends[1],
-        info={"image": image.info, "text": text.info, "fit": fit},
+        info=copy.deepcopy({"image": image.info, "text": text.info, "fit": fit}),
         picture=image.picture,
-        deviations=None if rows is None else rows.float().cpu().numpy(),
+        deviations=None if rows is None else rows.cpu().numpy(),
     )
 
 
@@ -184,6 +185,8 @@ def pair_scale(
         )
     scale = models[0].get("logit_scale", 1.0) if scale is None else scale
     bias = models[0].get("logit_bias", 0.0) if bias is None else bias
+    if scale == 0:
+        raise ValueError("scale must not be 0: the game would have the same value everywhere")
     return number("scale", scale), number("bias", bias)
 
 

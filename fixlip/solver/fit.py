@@ -40,7 +40,8 @@ def fit(
         chooses it by restricted maximum likelihood of the embedding (none for an enumerated side),
         and whether pairs of strong players are penalised less; below 4 masks per first-order term
         it penalises these terms too. 0 is plain least squares (minimum norm, and a warning, where
-        the masks leave terms open).
+        the masks leave terms open). A number far above that of "auto" warns: error bars count the
+        bias that it has if it is right.
     among : sequence of int, optional
         Players that have pairs, with each other and with the other side; by default all.
     errors : bool

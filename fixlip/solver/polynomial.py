@@ -124,6 +124,8 @@ class Problem:
             self.ridges = [chosen for chosen, _ in self._choose(self.parts, Y)]
         else:
             self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
+            if not design.exact:
+                self.parts[0].warn_of_penalty(self.of_part(0, Y), self.ridges[0], design.kind)
         left = sum(part.undetermined for part in self.parts)
         if left and not any(self.ridges):
             terms = sum(part.n_terms for part in self.parts)

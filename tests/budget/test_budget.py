@@ -393,3 +393,9 @@ def test_interactions_in_half_precision_and_in_integers_are_seen(dtype):
         warnings.simplefilter("error")
         advice = fixlip.advise(*sides, seconds=1, costs=0.001)
     assert sum(advice.masks) > 250  # of 512 + 256; the fewest are 76
+
+
+@pytest.mark.parametrize("p", [5e-324, 1e-300, 1 - 1e-16])
+def test_no_number_of_masks_shows_players_that_are_never_kept(p):
+    with pytest.raises(ValueError, match="no number of masks can be advised; use a p nearer"):
+        fixlip.advise(Smooth(30), Smooth(30), seconds=1, costs=1.0, p=p)

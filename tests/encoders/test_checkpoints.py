@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import json
 import shutil
 import warnings
 import zipfile
@@ -10,6 +11,7 @@ from collections import OrderedDict
 import numpy as np
 import open_clip
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import save_file
 from tiny import tiny_config
@@ -385,6 +387,53 @@ def test_folders_with_several_checkpoints(model_folder):
     (folder / "another.safetensors").unlink()
     (folder / "._epoch_9.safetensors").touch()  # as some systems leave beside a file
     assert load(folder, device="cpu").info["fingerprint"] == clean
+
+
+def split(state, folder, *, stem="model", names=("00001-of-00002", "00002-of-00002")):
+    """Weights in two files with their index: its path."""
+    folder.mkdir(exist_ok=True)
+    half, listed = len(state) // 2, {}
+    for k, number in enumerate(names):
+        part = dict(list(state.items())[k * half :][: half if k == 0 else None])
+        save_file(part, folder / f"{stem}-{number}.safetensors")
+        listed |= dict.fromkeys(part, f"{stem}-{number}.safetensors")
+    index = folder / f"{stem}.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": listed}))
+    return index
+
+
+def test_checkpoints_in_several_files_are_read_whole(clip, tmp_path, model_folder):
+    index = split(clip.state, tmp_path / "parts")
+    for path in (index, index.with_name("model-00002-of-00002.safetensors")):
+        clip.path = path
+        clip.check(clip.open())
+    folder = model_folder("clip")
+    clean = load(folder, device="cpu").info["fingerprint"]
+    state = safetensors.torch.load_file(folder / "open_clip_model.safetensors")
+    (folder / "open_clip_model.safetensors").unlink()
+    inside = split(state, folder)
+    assert load(folder, device="cpu").info["fingerprint"] == clean
+    inside.unlink()
+    with pytest.raises(ValueError, match=r"holds parts .* without the index .*index\.json"):
+        load(folder, device="cpu")
+
+
+def test_indexes_that_list_what_is_not_there(clip, tmp_path):
+    clip.path = split(clip.state, tmp_path / "parts")
+    text = clip.path.read_text()
+    gone = clip.path.with_name("model-00002-of-00002.safetensors")
+    gone.rename(gone.with_name("elsewhere"))
+    clip.refused("of the 2 files", "1 are not beside it", repr(gone.name))
+    gone.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    clip.refused(repr(str(gone)), "a pointer of Git LFS")
+    for content in ("{}", '{"weight_map": []}', "[1]"):
+        clip.path.write_text(content)
+        clip.refused("an index without a 'weight_map'")
+    clip.path.write_text(text[: len(text) // 2])
+    clip.refused("it is cut off or changed")
+    # no path leads out of the folder
+    clip.path.write_text(json.dumps({"weight_map": {"x": f"../{tmp_path.name}/weights.pt"}}))
+    clip.refused("1 are not beside it")
 
 
 def _prefixed(state, prefix):

@@ -167,6 +167,8 @@ def test_paths_that_are_no_model(tmp_path, model_folder):
         load(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"'https://h.co/a/b', and addresses are not fet"):
         load("https://h.co/a/b")
+    with pytest.raises(ValueError, match="names no folder"):
+        load("local-dir:")  # the folder that one is in
     with pytest.raises(TypeError, match="expected the name of a model, or the path of a folder"):
         load(3)
 
@@ -179,6 +181,9 @@ def test_repositories_of_the_hub_are_named_as_such():
             f"no model is called '{name}'; did you mean the repository 'hf-hub:{name}' of the "
             "Hugging Face Hub?"
         )
+    for name in ("hf-hub:", "hf-hub: ", "hf-hub:/", "hf-hub:a/b/c"):
+        with pytest.raises(ValueError, match=f"{name!r} names no repository"):
+            load(name)
     with pytest.raises(ValueError, match="SigLIP2', or the repository 'hf-hub:timm/ViT-B"):
         load("timm/ViT-B-16-SigLIP")
 

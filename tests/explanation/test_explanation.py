@@ -254,3 +254,23 @@ def test_result_files_of_the_papers_hold_the_fit_to_the_gain_over_the_empty_mask
     every = {"fitted": explanation, "back": back, "wrong": wrong}
     r2 = faithfulness(every, game, distributions=[0.5], count=30).set_index("method").r2
     assert r2["back"] == pytest.approx(r2["fitted"]) and r2["wrong"] < r2["fitted"] - 0.05
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, None, "3"])
+def test_counts_of_pairs_are_whole_numbers(explanation, count):
+    """-1 gave all pairs but the weakest."""
+    with pytest.raises(ValueError, match="count must be a whole number of 0 or more"):
+        explanation.strongest(count)
+
+
+def test_players_are_named_once_and_in_any_collection(explanation):
+    n = explanation.n_image
+    expected, both = explanation.cross[:, :2].sum(1), [n, n + 1]
+    for several in (both, tuple(both), set(both), np.array(both), torch.tensor(both)):
+        np.testing.assert_allclose(explanation.given(several), expected)
+    for twice in ([n, n], [n, n - explanation.n]):
+        with pytest.raises(ValueError, match="a player is named twice"):
+            explanation.given(twice)
+    for wrong in (True, [False], None, b"red", 1.0):
+        with pytest.raises(KeyError, match="no player is called"):
+            explanation.given(wrong)

@@ -212,8 +212,10 @@ def test_a_game_of_two_sides_keeps_its_names_and_descriptions():
     assert distance(found, fixlip.solve(*swept)) < 1e-9
 
 
-@pytest.mark.parametrize("index", ["banzhaf", "shapley"])
-@pytest.mark.parametrize("p", [0.001, 0.5, 0.999])
+BANZHAF = [("banzhaf", p) for p in (0.001, 0.5, 0.999)]
+
+
+@pytest.mark.parametrize(("index", "p"), [*BANZHAF, ("shapley", 0.5)])
 @pytest.mark.parametrize("n", [1, 2, 3, 11])
 def test_degenerate_cases_are_finite(n, p, index):
     games = (smooth(n), lambda masks: torch.full((len(masks),), 3.0))
@@ -403,3 +405,37 @@ def test_all_masks_of_the_shapley_kernel_given_as_a_sample_are_exact():
     game, values = white_noise(6, 0)
     found = fixlip.estimate(game, n=6, index="shapley", masks=shapley_masks(6, 62))
     assert distance(found, exact.faith_shapley(values)) < 1e-9 and not found.stderr.e2.any()
+
+
+@pytest.mark.parametrize("p", [0.3, "x", None, (0.5, 0.5)])
+def test_shapley_has_no_p(p):
+    """A p that plays no part was taken without a word, whatever it was."""
+    with pytest.raises(ValueError, match=r"have no p, got p=0.3|strictly between 0 and 1, got"):
+        fixlip.estimate(smooth(4), n=4, index="shapley", masks=16, p=p)
+
+
+def test_each_cause_is_warned_of_once():
+    """The even and the odd part of the same twins both spoke."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fixlip.estimate(smooth(12), n=12, masks=26)
+    found = [str(w.message) for w in caught]
+    assert found and len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("scale", [1e-130, 1e-45, 1e38, 1e130])
+def test_error_bars_have_the_size_of_the_game(scale):
+    """In float32 they became 0, which says "exact", or infinite."""
+    plain = fixlip.estimate(smooth(8), n=8, masks=100)
+    scaled = fixlip.estimate(lambda z: smooth(8)(z) * scale, n=8, masks=100)
+    for one, other in zip(plain.stderr, scaled.stderr, strict=True):
+        np.testing.assert_allclose(np.asarray(other) / scale, one, rtol=1e-4)
+    quantity = scaled.stderr_of(fixlip.Explanation.attributions)
+    np.testing.assert_allclose(
+        quantity / scale, plain.stderr_of(fixlip.Explanation.attributions), rtol=1e-4
+    )
+
+
+def test_error_bars_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="multiply the game by a smaller number"):
+        fixlip.estimate(lambda z: smooth(8)(z) * 1e200, n=8, masks=100)

@@ -139,9 +139,13 @@ def test_a_product_explanation_gives_its_second_order():
 
 def test_grids_that_do_not_fit():
     e = explained(3, 4)
-    for grid in ((4, 4), (3, 5), (0, 1)):
+    for grid in ((4, 4), (3, 5)):
         with pytest.raises(ValueError, match=f"{grid[0]} x {grid[1]} cells does not fit 3 x 4"):
             on_common_grid(e, grid)
+    for grid in (0, (0, 1), (1, 2, 3), (2.0, 2), None, "2x2"):
+        with pytest.raises(ValueError, match="grid must be a whole number of 1 or more"):
+            on_common_grid(e, grid)
+    assert on_common_grid(e, 2).e1.tolist() == on_common_grid(e, (2, 2)).e1.tolist()
     bare = replace(e, info={"image": {"kind": "text"}})
     with pytest.raises(ValueError, match=r"no patch grid \(text\)"):
         on_common_grid(bare)
@@ -383,3 +387,17 @@ def test_shares_that_would_be_wrong():
         variance_shares(replace(e, deviations=None))
     with pytest.warns(UserWarning, match="40 masks of 12 image players"):
         variance_shares(explained(3, 4, masks=40))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda e: on_common_grid(2, e),
+        lambda e: difference(e, None),
+        lambda e: rank_correlation("e", e),
+        lambda e: variance_shares([e]),
+    ],
+)
+def test_what_is_no_explanation_is_said(call):
+    with pytest.raises(TypeError, match=r"expected an Explanation, got \w+: make one with"):
+        call(explained(3, 4))

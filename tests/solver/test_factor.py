@@ -311,3 +311,18 @@ def test_factors_go_through_pickle():
     here, there = pair(*sides), pair(*pickle.loads(pickle.dumps(sides)))
     np.testing.assert_array_equal(here.e2, there.e2)
     np.testing.assert_array_equal(here.stderr.e2, there.stderr.e2)
+
+
+def test_explanations_do_not_share_their_records():
+    """A change of one was seen in all others that the same factor is in, and in the factor."""
+    image, text = (fixlip.fit(fixlip.sweep(Smooth(4, seed=k))) for k in (1, 2))
+    image.info["grid"] = [2, 2]
+    one, other = pair(image, text), pair(image, text)
+    one.info["image"]["grid"][0] = 0
+    assert other.info["image"]["grid"] == image.info["grid"] == [2, 2]
+
+
+def test_a_scale_of_nothing_is_refused():
+    sides = [fixlip.sweep(Smooth(4, seed=k)) for k in (1, 2)]
+    with pytest.raises(ValueError, match="scale must not be 0"):
+        fixlip.solve(*sides, scale=0)

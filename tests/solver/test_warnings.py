@@ -51,3 +51,17 @@ def test_the_dense_fit_warns_of_undetermined_terms():
     sweeps = swept(6, masks=18), swept(4, seed=1)
     with pytest.warns(UserWarning, match="leave 8 of 56 terms undetermined"):
         solve_dense(*sweeps)
+
+
+@pytest.mark.parametrize(("ridge", "warned"), [(1.0, True), (0.001, False), ("auto", False)])
+def test_a_penalty_far_above_the_likeliest_warns(ridge, warned):
+    """95 % intervals of a game of 10 players covered .4 to .6 of its terms at ridge=1."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fixlip.fit(swept(10, masks=300), ridge=ridge)
+        game = Smooth(10)
+        fixlip.estimate(
+            lambda z: game.embed(z)[:, 0], n=10, masks=300, ridge=ridge, index="shapley"
+        )
+    found = [str(w.message) for w in caught]
+    assert len(found) == 2 * warned and all("what the values speak for" in text for text in found)
