@@ -118,7 +118,7 @@ def instance(value: Any, kind: type, hint: str) -> Any:
     return value
 
 
-def per_side(name: str, value: object) -> tuple:
+def per_side(name: str, value: object) -> tuple[Any, ...]:
     """One value for both sides, or a value for the image and one for the text."""
     several = isinstance(value, tuple | list) or np.ndim(value) == 1
     both = tuple(value) if several else (value, value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-MODULES = {  # of the optional dependencies in pyproject.toml
+MODULES: dict[str, tuple[str, ...]] = {  # of the optional dependencies in pyproject.toml
     "open_clip": ("open_clip", "timm", "transformers", "torchvision", "huggingface_hub", "PIL"),
     "data": ("pandas", "PIL", "pycocotools", "tqdm"),
     "plots": ("matplotlib", "seaborn", "PIL"),

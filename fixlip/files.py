@@ -16,7 +16,7 @@ import numpy as np
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has lost the second slash
 
 
-def user_path(path: str | bytes | os.PathLike) -> Path:
+def user_path(path: str | bytes | os.PathLike[str]) -> Path:
     """Return the path that a user means: ``~`` and ``~name`` are home folders, as in a shell.
 
     A relative path stays relative. Raises TypeError or ValueError for what is no path: an empty
@@ -41,7 +41,7 @@ def user_path(path: str | bytes | os.PathLike) -> Path:
         raise ValueError(f"{text!r}: there is no home folder {name!r} on this machine") from None
 
 
-def writable(folder: str | os.PathLike, cure: str) -> Path:
+def writable(folder: str | os.PathLike[str], cure: str) -> Path:
     """Return a folder in which files can be written; it is made where it is missing.
 
     Raises the OSError that the attempt met, with one sentence that ends in ``cure``.
@@ -56,7 +56,7 @@ def writable(folder: str | os.PathLike, cure: str) -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: str | bytes | os.PathLike, *, text: bool = False) -> Iterator[IO]:
+def atomic(path: str | bytes | os.PathLike[str], *, text: bool = False) -> Iterator[IO]:
     """Open a file for writing; it appears under its name when the block ends without an error.
 
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
@@ -90,7 +90,7 @@ def atomic(path: str | bytes | os.PathLike, *, text: bool = False) -> Iterator[I
 
 
 def write_arrays(
-    path: str | bytes | os.PathLike, arrays: Mapping[str, np.ndarray], about: object
+    path: str | bytes | os.PathLike[str], arrays: Mapping[str, np.ndarray], about: object
 ) -> Path:
     """Write arrays and a JSON-able object to one .safetensors file, whole or not at all."""
     from safetensors.numpy import save
@@ -110,7 +110,7 @@ def _plain(value: object) -> object:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def read_arrays(path: str | bytes | os.PathLike) -> tuple[dict[str, np.ndarray], object]:
+def read_arrays(path: str | bytes | os.PathLike[str]) -> tuple[dict[str, np.ndarray], object]:
     """Read what `write_arrays` wrote: the arrays by name, and the object.
 
     Raises FileNotFoundError, or ValueError for a truncated file or one that something else wrote.

@@ -18,7 +18,7 @@ from fixlip.files import user_path
 if TYPE_CHECKING:  # pictures are opened without torch
     import torch
 
-    Picture = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike | bytes | IO[bytes]
+    Picture = Image.Image | np.ndarray | torch.Tensor | str | os.PathLike[str] | bytes | IO[bytes]
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)  # not the C:/ of Windows
 CHANNELS = (1, 3, 4)  # grey, colours, colours and alpha

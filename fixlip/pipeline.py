@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +17,14 @@ from fixlip.solver import pair_scale, solve
 from fixlip.solver.solve import check_options
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from fixlip.encoders import Encoder
+    from fixlip.images import Picture
 
 
 @renamed.keywords(method="sampling")
 def explain(
     encoder: Encoder,
-    image: Image | np.ndarray | str | PathLike,
+    image: Picture,
     caption: str,
     *,
     p: float | tuple[float, float] = 0.5,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Self
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 try:
     from tqdm.auto import tqdm
@@ -24,7 +25,7 @@ class _NoBar:
         """Nothing to show."""
 
 
-def progress_bar(total: int, description: str, shown: bool | None) -> tqdm | _NoBar:
+def progress_bar(total: int, description: str, shown: bool | None) -> AbstractContextManager[Any]:
     """Return a bar to be entered and updated; None shows it on a terminal only."""
     if tqdm is None:
         return _NoBar()

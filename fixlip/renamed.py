@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 Function = TypeVar("Function", bound=Callable)
 
-SAME = {  # modules that kept their names, by the room they are in now
+SAME: dict[str, tuple[str, ...]] = {  # modules that kept their names, by the room they are in now
     "encoders": ("captions", "players", "sides"),
     "explainers": ("methods",),
     "explanation": ("subsets",),
@@ -76,16 +76,20 @@ class RenamedModules(MetaPathFinder):
             raise ImportError(f"{fullname} is now {MODULES[fullname]}", name=fullname)
 
 
-def attributes(module: str) -> Callable[[str], NoReturn]:
-    """A module's ``__getattr__``: says what a name of it is called now."""
+def attribute(module: str, name: str) -> NoReturn:
+    """Raise for a name that a module does not have, and say what it is called now."""
+    new = NAMES.get(f"{module}.{name}")
+    if new:
+        raise AttributeError(f"{module}.{name} is now {new}")
+    raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
-    def missing(name: str) -> NoReturn:
-        new = NAMES.get(f"{module}.{name}")
-        if new:
-            raise AttributeError(f"{module}.{name} is now {new}")
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
-    return missing
+def watch(module: str) -> None:
+    """Give a module a ``__getattr__`` that knows its old names.
+
+    It is not defined in the module, where type checkers would take any name for right.
+    """
+    sys.modules[module].__getattr__ = functools.partial(attribute, module)
 
 
 def keywords(**new: str) -> Callable[[Function], Function]:

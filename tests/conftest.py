@@ -1,6 +1,10 @@
 """Fixtures that several test files share: tiny tokenizers of every kind, and tiny models."""
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -15,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from fixlip.demo.tokenizers import write_tokenizer
 from fixlip.encoders.demo_towers import register_towers
 
+ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("a", "red", "star", "starfish", "dog", "and", "ball", "on", "the", "left", "of", "cross")
 
 
@@ -160,3 +165,19 @@ def model_folder(tmp_path_factory, tiny_model, tokenizer_folder):
 def noise():
     """A picture of random pixels, 40 high and 56 wide."""
     return np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """A folder for ``sys.path`` with the wheel of this checkout unpacked in it."""
+    base = tmp_path_factory.mktemp("wheel")
+    copy, site = base / "clone", base / "site"
+    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "figures", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", site, copy / done.stdout.split()[-1]], check=True)
+    shutil.rmtree(copy)
+    return site

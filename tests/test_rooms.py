@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "games": {"checks", "explanation", "sampler", "solver"},
     "budget": {"checks", "explanation", "games", "progress", "sampler", "solver"},
     "plots": {"checks", "explanation", "files", "paths"},
-    "pipeline": EXPLAINING,
+    "pipeline": {*EXPLAINING, "images"},
     "explainers": EXPLAINING,
     "metrics": EXPLAINING,
     "data": {"encoders", *GROUND},

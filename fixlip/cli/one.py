@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,9 +62,9 @@ def load_encoder(options: argparse.Namespace) -> Encoder:
     )
 
 
-def settings(options: argparse.Namespace) -> dict:
+def settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the options say of an explanation, as `fixlip.explain` takes it."""
-    budget: dict = {"masks": (options.masks, max(1, options.masks // 2))}
+    budget: dict[str, Any] = {"masks": (options.masks, max(1, options.masks // 2))}
     if options.tolerance is not None:
         budget = {"masks": "auto", "tolerance": options.tolerance}
     return budget | {

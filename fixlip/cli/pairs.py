@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -57,7 +57,7 @@ def explain(options: argparse.Namespace) -> int:
     return 1 if len(done.failures) else 0
 
 
-def read_pairs(path: str) -> list[dict]:
+def read_pairs(path: str) -> list[dict[str, Any]]:
     """Read a .csv file of pairs: the columns image and caption, and maybe class.
 
     Raises FileNotFoundError, or ValueError for a file that is no such table.
@@ -91,7 +91,9 @@ def read_pairs(path: str) -> list[dict]:
     return items
 
 
-def measure(item: dict, encoder: Encoder, options: dict) -> list[dict]:
+def measure(
+    item: dict[str, Any], encoder: Encoder, options: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Explain a pair: one row for each text player, and one for all of them."""
     found = explain_pair(encoder, item["path"], item["caption"], progress=False, **options)
     text = slice(found.n_image, None)

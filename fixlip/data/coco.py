@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fixlip.checks import warn
 from fixlip.data.coco_words import any_of, name_mentions, phrases
@@ -34,7 +35,7 @@ KARPATHY = (
     "https://cs.stanford.edu/people/karpathy/deepimagesent; its pictures are those of COCO 2014"
 )
 
-Named = list[Sequence | None]  # per caption: the annotations in its field `objects`, if it has one
+Named = list[Sequence[Any] | None]  # per caption: the annotations in its field `objects`, if any
 Instances = dict[str, list[tuple[Object, str]]]  # per picture: objects, and a phrase for each
 
 

@@ -67,7 +67,7 @@ def phrases(classes: list[str]) -> dict[str, str]:
     return found
 
 
-def any_of(phrases: Iterable[str]) -> re.Pattern:
+def any_of(phrases: Iterable[str]) -> re.Pattern[str]:
     """A pattern of any of these phrases, the longest first: a hot dog is no dog."""
     longest = "|".join(map(re.escape, sorted(phrases, key=len, reverse=True)))
     return re.compile(rf"\b({longest})\b", re.IGNORECASE)
@@ -78,7 +78,7 @@ def name_mentions(
     caption: str,
     names: Mapping[str, str],
     objects: Sequence[Object],
-    pattern: re.Pattern,
+    pattern: re.Pattern[str],
 ) -> list[Mention]:
     """Mentions of the classes that occur among the objects, in the order of the caption.
 

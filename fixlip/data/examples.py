@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +34,7 @@ class Object:
     crowd: bool = False  # whether it is a group of things that nobody counted
     id: str = ""  # what the data set calls this very object
     size: tuple[int, int] | None = None  # width and height of the picture
-    outline: list | dict | None = field(default=None, repr=False, compare=False)
+    outline: list[Any] | dict[str, Any] | None = field(default=None, repr=False, compare=False)
     file: str = field(default="", repr=False, compare=False)  # where it stands, for messages
 
     def mask(self) -> np.ndarray:
@@ -157,7 +158,7 @@ def read_text(path: Path, hint: str) -> str:
         raise ValueError(f"{path} is no text in UTF-8 ({error}); {hint}") from None
 
 
-def read_json(path: Path, hint: str) -> dict:
+def read_json(path: Path, hint: str) -> dict[str, Any]:
     """The content of a JSON file; `hint` says in errors what the file should be."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; {hint}")
@@ -170,7 +171,7 @@ def read_json(path: Path, hint: str) -> dict:
     return found
 
 
-def entries(content: Mapping, key: str) -> list[Mapping]:
+def entries(content: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     """The JSON objects in the list under a key, else ValueError."""
     found = content.get(key)
     if not isinstance(found, list) or not all(isinstance(entry, Mapping) for entry in found):
@@ -178,7 +179,7 @@ def entries(content: Mapping, key: str) -> list[Mapping]:
     return found
 
 
-def text_of(entry: Mapping, key: str) -> str:
+def text_of(entry: Mapping[str, Any], key: str) -> str:
     """The text under a key, which must have more than spaces, else ValueError."""
     text = entry.get(key)
     if not isinstance(text, str) or not text.strip():
@@ -195,7 +196,9 @@ def picture_size(width: object, height: object) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def malformed(path: Path, kind: str, entry: Mapping, error: Exception, hint: str) -> ValueError:
+def malformed(
+    path: Path, kind: str, entry: Mapping[str, Any], error: Exception, hint: str
+) -> ValueError:
     """The error that names a file and the entry that could not be read, by its plain fields."""
     reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
     plain = {key: value for key, value in entry.items() if not isinstance(value, list | dict)}

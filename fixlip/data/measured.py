@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from fixlip.files import atomic
 from fixlip.paths import output, root
 
 DIGITS = 5  # significant ones that are kept
-Cell = float | int | str | bool | list | None
+Cell = float | int | str | bool | list[Any] | None
 
 
 def measured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -11,7 +12,7 @@ LONGEST = 100  # of the way around a polygon, in units of the picture's width pl
 
 
 def outline_pixels(
-    outline: Mapping | Sequence[Sequence[float]] | None, size: tuple[int, int]
+    outline: Mapping[str, Any] | Sequence[Sequence[float]] | None, size: tuple[int, int]
 ) -> np.ndarray | None:
     """The pixels inside an outline, (height, width), bool; None where it has no area.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import open_clip
 import torch
@@ -12,7 +13,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg, set_model_preprocess_cfg
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 
-def build(config: Mapping, preprocess: Mapping) -> torch.nn.Module:
+def build(config: Mapping[str, Any], preprocess: Mapping[str, Any]) -> torch.nn.Module:
     """Return a model with the same random weights each time, on the CPU in float32.
 
     ``config`` is one of open_clip's configurations, ``preprocess`` what is known of how images are

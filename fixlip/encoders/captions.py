@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class CaptionReader:
         The context length L of the text tower, and the number of token ids that it knows.
     """
 
-    def __init__(self, tokenizer: Callable, *, length: int, vocabulary: int) -> None:
+    def __init__(self, tokenizer: Callable[..., Any], *, length: int, vocabulary: int) -> None:
         self.tokenizer = tokenizer
         self.length = length
         self.vocabulary = vocabulary

@@ -1,5 +1,7 @@
 """Small SigLIP-like image towers, registered with timm so that open_clip can build them."""
 
+from typing import Any
+
 import timm
 from timm.models.vision_transformer import VisionTransformer
 
@@ -15,12 +17,12 @@ def register_towers() -> None:
             timm.models.register_model(tower)
 
 
-def fixlip_vit_siglip_p8_48(pretrained: bool = False, **options) -> VisionTransformer:
+def fixlip_vit_siglip_p8_48(pretrained: bool = False, **options: Any) -> VisionTransformer:
     """48 pixels, 36 patches of 8 pixels, width 128, 4 layers."""
     return _tower(patch_size=8, embed_dim=128, num_heads=4, **options)
 
 
-def fixlip_vit_siglip_p4_48(pretrained: bool = False, **options) -> VisionTransformer:
+def fixlip_vit_siglip_p4_48(pretrained: bool = False, **options: Any) -> VisionTransformer:
     """48 pixels, 144 patches of 4 pixels, width 128, 4 layers."""
     return _tower(patch_size=4, embed_dim=128, num_heads=4, **options)
 

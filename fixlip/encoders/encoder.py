@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import open_clip
@@ -61,7 +61,7 @@ class Encoder:
     def __init__(
         self,
         model: torch.nn.Module,
-        tokenizer: Callable,
+        tokenizer: Callable[..., Any],
         *,
         name: str,
         pretrained: str | None = None,
@@ -70,22 +70,26 @@ class Encoder:
         gelu: str | None = None,
     ) -> None:
         model = _unwrapped(model)
-        self.gelu = one_of("gelu", gelu, (None, "tanh"))
+        self.gelu: str | None = one_of("gelu", gelu, (None, "tanh"))
         if gelu:
             _approximate_gelu(model, name)
-        self.stored = torch.promote_types(dtype, torch.float32)
+        self.stored: torch.dtype = torch.promote_types(dtype, torch.float32)
         _make_plain(model)
-        self.model = model.eval().requires_grad_(False).to(device=device, dtype=self.stored)
+        model.eval().requires_grad_(False)
+        self.model: torch.nn.Module = model.to(device=device, dtype=self.stored)
         _refuse_infinite(model, name)
-        self.logit_scale = float(model.logit_scale.cpu().double().exp())
-        self.logit_bias = float(model.logit_bias) if model.logit_bias is not None else 0.0
+        self.logit_scale: float = float(model.logit_scale.cpu().double().exp())
+        self.logit_bias: float = float(model.logit_bias) if model.logit_bias is not None else 0.0
         if self.logit_scale > LARGEST_SCALE:
             warn(
                 f"the logit_scale of {name!r} is a logarithm, and exp({float(model.logit_scale):g})"
                 f" = {self.logit_scale:.0e} is no plausible scale; save the logarithm of the scale"
             )
-        self.tokenizer, self.name, self.pretrained = tokenizer, name, pretrained
-        self.device, self.dtype = model.logit_scale.device, dtype
+        self.tokenizer: Callable[..., Any] = tokenizer
+        self.name: str = name
+        self.pretrained: str | None = pretrained
+        self.device: torch.device = model.logit_scale.device
+        self.dtype: torch.dtype = dtype
         # after the move to the device, which replaces the text tower's causal mask
         self._image_tower, self._text_tower = image_tower(model, name), text_tower(model, name)
         self._view = View.of(model.visual.preprocess_cfg, self.device, self.stored)
@@ -99,7 +103,7 @@ class Encoder:
         """Whether the image tower computes in half precision, which is too coarse for gradients."""
         return self.dtype.itemsize < 4
 
-    def precision(self) -> AbstractContextManager:
+    def precision(self) -> AbstractContextManager[None]:
         """Return a context for calls of ``model.encode_image``: inside, it computes in ``dtype``.
 
         ``model.encode_text`` needs none, because captions are always embedded in float32 or more.
@@ -116,7 +120,7 @@ class Encoder:
         return f"Encoder({self.name!r}{weights}, device='{self.device}', dtype={self.dtype})"
 
     @cached_property
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         """What determines the embeddings, JSON-able; the fingerprint is a hash of the weights."""
         return {
             "name": self.name,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -33,7 +34,7 @@ def load(
     pretrained: str | Path | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
-    tokenizer: Callable | str | Path | None = None,
+    tokenizer: Callable[..., Any] | str | Path | None = None,
     gelu: str | None = None,
 ) -> Encoder:
     """Load a model whose two inputs can be masked.
@@ -174,7 +175,7 @@ class Preparation:
     """The activation and the image preprocessing that weights were trained with."""
 
     quick_gelu: bool | None  # whether the activation is QuickGELU; None: as the architecture says
-    preprocess: dict  # mean, standard deviation and resizing; empty: open_clip's defaults
+    preprocess: dict[str, Any]  # mean, standard deviation and resizing; empty: open_clip's defaults
 
 
 def preparation_of(name: str, weights: str) -> Preparation:
@@ -227,7 +228,9 @@ def _fetch(name: str, source: str) -> str:
         return download_pretrained(tag)
 
 
-def find_tokenizer(name: str, config: dict, tokenizer: Callable | str | Path | None) -> Callable:
+def find_tokenizer(
+    name: str, config: dict[str, Any], tokenizer: Callable[..., Any] | str | Path | None
+) -> Callable[..., Any]:
     """Return a given tokenizer as in `load`, one from a folder, or the model's own."""
     if callable(tokenizer):
         return tokenizer

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import open_clip
 from open_clip.pretrained import download_pretrained_from_hf
@@ -76,7 +77,7 @@ def _unknown(name: str) -> Exception:
     )
 
 
-def describe(name: str) -> dict:
+def describe(name: str) -> dict[str, Any]:
     """Return what a configuration file holds: "model_cfg" and, beside it, "preprocess_cfg".
 
     Raises FileNotFoundError where there is none; ValueError where it lacks what a model needs.

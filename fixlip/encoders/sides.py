@@ -38,17 +38,17 @@ class Model(Protocol):
     def half(self) -> bool: ...
 
     @property
-    def info(self) -> dict: ...
+    def info(self) -> dict[str, Any]: ...
 
-    def precision(self) -> AbstractContextManager: ...
+    def precision(self) -> AbstractContextManager[None]: ...
 
 
 class _Side:
     """What the image and the text side have in common: players, and their masked embeddings."""
 
     def __init__(self, encoder: Model, players: Players, hidden: tuple[int, int]) -> None:
-        self.encoder = encoder
-        self.players = players
+        self.encoder: Model = encoder
+        self.players: Players = players
         self._hidden = hidden  # tokens and width of the tower's hidden states
 
     @property
@@ -112,17 +112,18 @@ class ImageSide(_Side):
     def __init__(
         self, encoder: Model, tower: ImageTower, view: View, image: object, players: object
     ) -> None:
-        self.tower = tower
-        self.view = view
+        self.tower: ImageTower = tower
+        self.view: View = view
         self._source = _source(image)
         image = open_image(image)
         self._size = image.size
         seen = view.picture(image)
-        self.picture = np.array(seen)
-        self.pixels = view.pixels(seen)
-        self.grid = rows, columns = tower.grid
-        self.patch = tower.patch or (seen.height // rows, seen.width // columns)
-        self.pooled = tower.pooled
+        self.picture: np.ndarray = np.array(seen)
+        self.pixels: torch.Tensor = view.pixels(seen)
+        self.grid: tuple[int, int] = tower.grid
+        rows, columns = self.grid
+        self.patch: tuple[int, int] = tower.patch or (seen.height // rows, seen.width // columns)
+        self.pooled: int | None = tower.pooled
         super().__init__(encoder, self._group(players), (math.prod(self.grid), tower.width))
 
     def _group(self, players: object) -> Players:
@@ -152,7 +153,7 @@ class ImageSide(_Side):
         return regions(coverages, *self.grid)
 
     @cached_property
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         """Everything that determines the side, JSON-able."""
         own = {"grid": list(self.grid), "source": self._source, "size": list(self._size)}
         return {"kind": "image", **self._info, **own}
@@ -226,13 +227,14 @@ class TextSide(_Side):
             raise ValueError(
                 f"stand_in is the id of a token, below {reader.vocabulary}, got {stand_in}"
             )
-        self.tower, self.stand_in = tower, stand_in
+        self.tower: TextTower = tower
+        self.stand_in: int | None = stand_in
         self._read = reader.read(caption)
         self._caption = str(caption)  # numpy has strings of its own
-        self.ids = torch.tensor([self._read.ids], device=encoder.device)
-        self.span = slice(self._read.start, self._read.stop)
-        self.pieces = self._read.pieces
-        self.pooled = tower.pooled(self.ids)
+        self.ids: torch.Tensor = torch.tensor([self._read.ids], device=encoder.device)
+        self.span: slice = slice(self._read.start, self._read.stop)
+        self.pieces: tuple[str, ...] = self._read.pieces
+        self.pooled: int = tower.pooled(self.ids)
         if self.span.start <= self.pooled < self.span.stop:
             raise ValueError(
                 f"the model reads the caption's meaning at its token {self.pooled}, which is no "
@@ -244,11 +246,11 @@ class TextSide(_Side):
                 f"with the token {stand_in} as stand_in the model would read the meaning there, as "
                 "if the caption ended; give another token"
             )
-        self.length = self.ids.shape[1] if tower.causal is None else self.pooled + 1
+        self.length: int = self.ids.shape[1] if tower.causal is None else self.pooled + 1
         super().__init__(encoder, group(self.pieces), (self.length, tower.width))
 
     @cached_property
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         """Everything that determines the side, JSON-able."""
         return {
             "kind": "text",

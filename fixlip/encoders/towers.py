@@ -8,7 +8,7 @@ How open_clip and timm name the parts of a tower stands here; what is inside a b
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -139,7 +139,7 @@ def text_tower(model: nn.Module, name: str) -> TextTower:
     return TextTower(text.transformer, text.attn_mask, pooling, end, project)
 
 
-def refuse_family(config: dict, name: str) -> None:
+def refuse_family(config: dict[str, Any], name: str) -> None:
     """Raise for families that cannot be masked, before anything large is built or fetched.
 
     `image_tower` and `text_tower` refuse built models; this reads open_clip's configuration alone,

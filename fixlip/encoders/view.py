@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +28,14 @@ class View:
     some sizes, 640 x 427 among them.
     """
 
-    geometry: tuple[Callable, ...]  # the steps that resize and crop, from image to image
+    geometry: tuple[Callable[..., Any], ...]  # the steps that resize and crop, from image to image
     normalise: Callable[[Image.Image], torch.Tensor]  # from the result to (3, H, W)
     crops: bool  # whether only the centre of the image is kept
     device: torch.device  # of the pixels: that of the model's weights
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, preprocessing: Mapping, device: torch.device, dtype: torch.dtype) -> View:
+    def of(cls, preprocessing: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> View:
         """Make the view from open_clip's description, ``model.visual.preprocess_cfg``."""
         config = PreprocessCfg(**preprocessing)
         steps = image_transform_v2(config, is_train=False).transforms

@@ -132,4 +132,4 @@ def corners(
     return Corners(*(scale * float(x @ y) for x, y in ((a, b), (r_a, b), (a, r_b), (r_a, r_b))))
 
 
-__getattr__ = renamed.attributes(__name__)
+renamed.watch(__name__)

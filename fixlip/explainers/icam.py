@@ -34,4 +34,4 @@ def factor(
     return line.factor("icam", steps=1, mode=mode, memory=memory)
 
 
-__getattr__ = renamed.attributes(__name__)
+renamed.watch(__name__)

@@ -156,4 +156,4 @@ def _reference(side: EncoderSide, reference: str, padding: int, seed: int) -> to
     return torch.tensor([empty], device=side.ids.device)
 
 
-__getattr__ = renamed.attributes(__name__)
+renamed.watch(__name__)

@@ -53,4 +53,4 @@ def factor(
     return from_rows(tower, vectors, VARIANTS[variant], {"normalise": normalise, **layer})
 
 
-__getattr__ = renamed.attributes(__name__)
+renamed.watch(__name__)

@@ -33,9 +33,12 @@ METHODS += ("exCLIP", "exCLIP, layer 0", "Shapley interactions", "FIxLIP")
 
 # How the FIxLIP experiments sample and fit, and how they run exCLIP; for `explain_all`. Their game
 # for GAME, Grad-ECLIP and exCLIP is that of `Encoder.text(caption, stand_in=289)`.
-PUBLISHED = {"sampling": "distinct-reference", "ridge": 0, "variant": "fixlip", "steps": 20}
+PUBLISHED: dict[str, Any] = {
+    **{"sampling": "distinct-reference", "ridge": 0},
+    **{"variant": "fixlip", "steps": 20},
+}
 
-Cache = dict[tuple, Sweep | Factor]
+Cache = dict[tuple[Any, ...], Sweep | Factor]
 
 
 @renamed.keywords(halves="cache")

@@ -161,7 +161,7 @@ class Explanation:
         fit = self.info.get("fit", {})
         constant = 0.0 if fit.get("index") == "shapley" else 0.5
 
-        def reduced(terms: Terms) -> tuple:
+        def reduced(terms: Terms) -> tuple[Any, ...]:
             shares = terms.e2 @ p  # (..., n)
             return terms.e0 - constant * (shares @ p), terms.e1 + shares
 
@@ -272,7 +272,7 @@ class Explanation:
 
     # --- files -----------------------------------------------------------------------------
 
-    def save(self, path: str | bytes | os.PathLike) -> Path:
+    def save(self, path: str | bytes | os.PathLike[str]) -> Path:
         """Write everything to one .safetensors file, whole or not at all; `load` reads it back."""
         name = ".".join([*type(self).__module__.split(".")[:2], type(self).__name__])
         about = {"format": FORMAT, "class": name, "players": self.players, "n_image": self.n_image}
@@ -294,7 +294,7 @@ class Explanation:
         return cls(**kept, n_image=about["n_image"], info=about["info"])
 
     @staticmethod
-    def load(path: str | bytes | os.PathLike) -> Explanation:
+    def load(path: str | bytes | os.PathLike[str]) -> Explanation:
         """Read what `save` wrote: of a product explanation, a `ProductExplanation`.
 
         Raises FileNotFoundError where there is no file, and ValueError for a truncated one or one

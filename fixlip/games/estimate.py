@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from fixlip.solver.solve import check_options, top_players
 
 @renamed.keywords(method="sampling")
 def estimate(
-    game: Callable,
+    game: Callable[[torch.Tensor], Any],
     *,
     n: int | None = None,
     index: str = "banzhaf",

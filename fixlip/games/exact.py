@@ -8,6 +8,7 @@ interaction index of *every* set at once, in n * 2**n steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +17,13 @@ from fixlip.explanation import Explanation, count_terms
 from fixlip.games.game import ask, count_players
 from fixlip.sampler import enumerate_masks
 
+if TYPE_CHECKING:
+    import torch
+
 Probability = float | Sequence[float] | np.ndarray
 
 
-def game_values(game: Callable, *, n: int | None = None) -> np.ndarray:
+def game_values(game: Callable[[torch.Tensor], Any], *, n: int | None = None) -> np.ndarray:
     """Ask a game for all its values (2**n,), float64, in one call.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,11 +49,14 @@ class Game:
         scale: float | None = None,
         bias: float | None = None,
     ) -> None:
-        self.image_side, self.text_side = check_side(image_side), check_side(text_side)
-        self.n_image = image_side.n
-        self.n = image_side.n + text_side.n
+        self.image_side: Side = check_side(image_side)
+        self.text_side: Side = check_side(text_side)
+        self.n_image: int = image_side.n
+        self.n: int = image_side.n + text_side.n
         self.names: Sequence[str] = (*image_side.names, *text_side.names)
         infos = [getattr(side, "info", None) or {} for side in (image_side, text_side)]
+        self.scale: float
+        self.bias: float
         self.scale, self.bias = pair_scale(*infos, scale=scale, bias=bias)
 
     def __call__(
@@ -111,7 +115,7 @@ def joint_masks(
     return torch.cat(drawn, 1), torch.full((m,), 1 / m, dtype=torch.float64)
 
 
-def count_players(game: Callable, n: int | None = None) -> int:
+def count_players(game: Callable[[torch.Tensor], Any], n: int | None = None) -> int:
     """Number of players: as given, else as the game says itself in ``game.n``."""
     own = getattr(game, "n", None)
     if n is None and own is None:
@@ -121,7 +125,7 @@ def count_players(game: Callable, n: int | None = None) -> int:
     return integer("the number of players", own if n is None else n)
 
 
-def ask(game: Callable, masks: torch.Tensor) -> torch.Tensor:
+def ask(game: Callable[[torch.Tensor], Any], masks: torch.Tensor) -> torch.Tensor:
     """Values (m,), float64, of any function of masks (m, n), in one call, after checking them."""
     values = game(masks)
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,7 +173,7 @@ class Curves:
 
 
 def insertion_deletion(
-    game: Callable,
+    game: Callable[[torch.Tensor], Any],
     explanations: Mapping[str, Explanation],
     *,
     ranking: str = "terms",

@@ -9,6 +9,7 @@ Spearman's correlation between explanation and game on distinct masks drawn with
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,7 +140,7 @@ def _agreement(
 
 def faithfulness(
     explanations: Mapping[str, Explanation],
-    game: Callable,
+    game: Callable[[torch.Tensor], Any],
     *,
     distributions: Sequence[float | str] = DISTRIBUTIONS,
     count: int = 1000,
@@ -207,7 +208,7 @@ def faithfulness(
 
 def p_faithfulness(
     explanations: Mapping[str, Explanation],
-    game: Callable,
+    game: Callable[[torch.Tensor], Any],
     *,
     p: float | tuple[float, float] = 0.5,
     count: int = 2**14,
@@ -269,7 +270,9 @@ def p_faithfulness(
     return pd.DataFrame(rows)
 
 
-def common_players(explanations: Mapping[str, Explanation], game: Callable) -> int:
+def common_players(
+    explanations: Mapping[str, Explanation], game: Callable[[torch.Tensor], Any]
+) -> int:
     """Number of players of the game, after checking that every explanation has as many."""
     if not explanations:
         raise ValueError("got no explanations: give at least one, {name: explanation}")

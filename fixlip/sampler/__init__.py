@@ -8,4 +8,4 @@ from fixlip.sampler.sweep import SAMPLINGS, Side, Sweep, draw, sweep
 __all__ = ["SAMPLINGS", "MaskSample", "Side", "Sweep", "bernoulli", "distinct", "draw"]
 __all__ += ["enumerate_masks", "shapley_masks", "side_seeds", "split_budget", "sweep"]
 
-__getattr__ = renamed.attributes(__name__)
+renamed.watch(__name__)

@@ -30,8 +30,13 @@ SAMPLINGS = ("antithetic", "independent", "distinct", "distinct-reference")
 class Side(Protocol):
     """One modality of one pair: its players, and an encoder that embeds masked versions of it."""
 
-    n: int
-    names: Sequence[str]
+    @property
+    def n(self) -> int:
+        """Number of players."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their names."""
 
     def embed(self, masks: torch.Tensor) -> torch.Tensor:
         """Embed masks (m, n), bool, True = kept, as (m, D)."""

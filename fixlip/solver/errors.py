@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Fitted(Protocol):
     first: torch.Tensor  # (n, D)
     mean: torch.Tensor  # (D,)
     origin: torch.Tensor  # (D,)
-    own: Callable
+    own: Callable[..., Any]
     errors: SideErrors
 
 

@@ -171,7 +171,11 @@ def pair(
 
 
 def pair_scale(
-    image_info: dict, text_info: dict, *, scale: float | None = None, bias: float | None = None
+    image_info: dict[str, Any],
+    text_info: dict[str, Any],
+    *,
+    scale: float | None = None,
+    bias: float | None = None,
 ) -> tuple[float, float]:
     """Scale and bias of the game of two sides; an error where different models made them."""
     models = [info.get("model", {}) for info in (image_info, text_info)]

@@ -99,6 +99,12 @@ class LeastSquares:
         there are, a penalty would take for noise what is the whole truth.
     """
 
+    Q: torch.Tensor  # (m, rank): an orthonormal basis of the free terms' columns, times roots of w
+    s: torch.Tensor  # (rank,): their singular values
+    Vt: torch.Tensor  # (rank, f)
+    values: torch.Tensor  # (r,): eigenvalues of the smaller Gram matrix of the penalised columns
+    V: torch.Tensor  # (q or m, r): its eigenvectors
+
     def __init__(
         self, free: torch.Tensor, columns: Columns, w: torch.Tensor, trust: float = 0.0
     ) -> None:

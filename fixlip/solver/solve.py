@@ -15,6 +15,7 @@ orthogonal to each other under w (x) v. The reference that forms all values: `so
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ def solve(
     sweeps = [instance(swept, Sweep, hint) for swept in (image_sweep, text_sweep)]
     pair_scale(image_sweep.info, text_sweep.info, scale=scale, bias=bias)  # raises before the work
     within = 1 if order == 1 or basis == "cross" else 2
-    among: tuple = (None, None)
+    among: tuple[Any, ...] = (None, None)
     if basis == "top" and order != 1:
         quick = [fit(swept, order=1, ridge=ridge, errors=False) for swept in sweeps]
         first = pair(*quick, order=1, scale=1.0, bias=0.0, errors=False)

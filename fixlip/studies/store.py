@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -22,11 +23,11 @@ class Nowhere:
     def check(self) -> None:
         """Do nothing."""
 
-    def find(self, name: str) -> dict | None:
+    def find(self, name: str) -> dict[str, Any] | None:
         """Return None."""
         return None
 
-    def keep(self, name: str, outcome: dict, label: dict) -> None:
+    def keep(self, name: str, outcome: dict[str, Any], label: dict[str, Any]) -> None:
         """Do nothing."""
 
     def lock(self, name: str, wait: bool) -> contextlib.AbstractContextManager[bool]:
@@ -63,7 +64,7 @@ class Folder:
                 with contextlib.suppress(OSError):  # held by another process, on Windows
                     left.unlink()
 
-    def find(self, name: str) -> dict | None:
+    def find(self, name: str) -> dict[str, Any] | None:
         """The outcome of an item, or None; a damaged file counts as missing, with a warning."""
         for path in (self.folder / f"{name}.json", self.folder / f"{name}.failed.json"):
             try:
@@ -78,7 +79,7 @@ class Folder:
             warn(f"{path.name} is damaged: its item is computed again")
         return None
 
-    def keep(self, name: str, outcome: dict, label: dict) -> None:
+    def keep(self, name: str, outcome: dict[str, Any], label: dict[str, Any]) -> None:
         """Write an outcome, whole or not at all, but for errors that may pass by themselves."""
         if outcome.get("passing"):
             return

@@ -72,7 +72,7 @@ def study(
     function: Callable[..., Any],
     items: Iterable[Any],
     *,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     constants: Mapping[str, Any] | None = None,
     shard: tuple[int, int] = (0, 1),
     retry: bool = False,

@@ -41,19 +41,9 @@ for arguments in json.loads(sys.stdin.read()):
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
+def stranger(installed, tmp_path_factory):
     """A function that runs the command, as installed, for many lists of arguments."""
-    base = tmp_path_factory.mktemp("stranger")
-    copy = base / "clone"
-    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "figures", "__pycache__", ".*_cache")
-    shutil.copytree(ROOT, copy, ignore=ignored)
-    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
-    done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    site = base / "site"
-    subprocess.run([*pip, "--target", site, copy / done.stdout.split()[-1]], check=True)
-    shutil.rmtree(copy)
+    base, site = tmp_path_factory.mktemp("stranger"), installed
     empty = base / "empty"
     empty.mkdir()
 
