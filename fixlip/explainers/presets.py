@@ -101,8 +101,10 @@ class Protocol:
 
     def sides(self, encoder: Encoder, image: object, caption: str) -> tuple[ImageSide, TextSide]:
         """The sides whose game the methods explain."""
-        stand_in = self.stand_in if self.removed == "replaced" else None
-        return encoder.image(image), encoder.text(caption, stand_in=stand_in)
+        texts = {"hidden": encoder.text(caption)}
+        if self.removed != "hidden":  # for "both" too: a token that does not fit fails before work
+            texts["replaced"] = encoder.text(caption, stand_in=self.stand_in)
+        return encoder.image(image), texts.get(self.removed, texts["hidden"])
 
     def options(self, image_side: ImageSide, text_side: TextSide) -> dict[str, Any]:
         """What `explain_all` is told about this pair."""
