@@ -240,6 +240,25 @@ def compare(found, kept, keys, message):
         np.testing.assert_allclose(a, b, rtol=0, atol=0.01 * size, err_msg=f"{column}; {message}")
 
 
+@pytest.mark.notebook
+@pytest.mark.filterwarnings("ignore")  # so few masks are warned of, rightly
+@pytest.mark.parametrize("stem", ["05_faithfulness", "06_insertion_deletion", "07_pointing_game"])
+def test_the_published_preset_runs_with_openais_tokenizer(
+    stem, small_folder, monkeypatch, tmp_path, capsys
+):
+    """With more patches than published fits have all pairs of, and the published token."""
+    model = small_folder("ViT-B-16", "CLIP")
+    values = {key: fill(value, model, []) for key, value in SMALL[stem].items()}
+    values |= {"preset": "published", "budget": 4096, "pairs": 1, "proofs": 0}
+    known = run.parameters(nbformat.read(NOTEBOOKS[stem], as_version=4))
+    monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path))
+    monkeypatch.chdir(NOTEBOOKS[stem].parent)
+    variables = execute(stem, {key: value for key, value in values.items() if key in known})
+    options = variables["protocol"].options(*variables["sides"])
+    assert options["basis"] == ("cross" if stem == "07_pointing_game" else "top")
+    assert not capsys.readouterr().err
+
+
 HIDDEN, REPLACED = {}, {"stand_in": 1}
 FEW = {"05_faithfulness": {"pairs": 1, "count": 50, "masks": 700, "joint": 1100}}
 FEW["06_insertion_deletion"] = {"pairs": 1, "masks": 700, "joint": 1100}
