@@ -29,8 +29,9 @@ tokens are not players.
 
 ## What differs from the papers' models
 
-The published experiments used the transformers library; fixlip uses open_clip. With the same
-weights both give the same scores up to rounding, with three exceptions.
+The FIxLIP experiments ran FIxLIP on the transformers library, and GAME, Grad-ECLIP and exCLIP on
+OpenAI's code; fixlip uses open_clip. With the same weights, transformers and open_clip give the
+same scores up to rounding, with three exceptions.
 
 **GELU in SigLIP.** transformers computes all of SigLIP's activations with the tanh approximation
 of GELU. open_clip and timm compute some of them exactly: in the towers of the first SigLIP, and
@@ -49,8 +50,8 @@ encoder = fixlip.load("ViT-B-16-SigLIP", pretrained="webli", gelu="tanh")
 ```
 
 **SigLIP 2's captions.** open_clip writes captions in lower case and drops their punctuation. The
-papers' version of transformers (4.51) did neither, so that "A dog." had other tokens there, and
-with them other players. A tokenizer of one's own reproduces that:
+experiments' version of transformers (4.51) did neither, so that "A dog." had other tokens there,
+and with them other players. A tokenizer of one's own reproduces that:
 
 ```python
 import open_clip

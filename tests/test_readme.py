@@ -2,10 +2,14 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
+import shlex
 
+import nbformat
 import pytest
+import run
 
 from fixlip.paths import root
 
@@ -74,6 +78,20 @@ def test_paths_exist_and_targets_are_known():
     makefile = (root() / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_published_protocol_is_one_command(monkeypatch):
+    """Its parameters exist, and its numbers are those of the FIxLIP paper and its code."""
+    monkeypatch.setattr(run, "located", lambda name, value: value)  # its folders are examples
+    command = re.search(r"run.py figures 06 (.*?)\n```", README, re.DOTALL)[1]
+    words = shlex.split(command.replace("\\\n", " "))
+    settings = [after for word, after in itertools.pairwise(words) if word == "--set"]
+    assert 2 * len(settings) == len(words)
+    (path,) = (root() / "notebooks").glob("06_*.ipynb")
+    given = run.parse(nbformat.read(path, as_version=4), settings)
+    published = {"preset": "published", "budget": 2**21, "joint": 2**17}
+    published |= {"ranks": [0, 1000], "pairs": 1000, "words": 1, "dataset": "coco"}
+    assert given.items() >= published.items()
 
 
 @pytest.mark.slow

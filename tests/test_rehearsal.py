@@ -24,8 +24,13 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+import fixlip
 from fixlip import plots
+from fixlip.data.mosaics import demo_mosaics
+from fixlip.data.selection import best_pairs, read
 from fixlip.encoders.loading import preparation_of
+from fixlip.explainers.methods import METHODS, PUBLISHED, explain_all
+from fixlip.metrics import faithfulness, insertion_deletion, pointing, quadrants
 from fixlip.paths import output, root
 from fixlip.studies import study
 
@@ -233,6 +238,96 @@ def compare(found, kept, keys, message):
         a, b = a.astype(float), b.astype(float)
         size = np.nanmax(np.abs(b), initial=0)
         np.testing.assert_allclose(a, b, rtol=0, atol=0.01 * size, err_msg=f"{column}; {message}")
+
+
+@pytest.mark.notebook
+@pytest.mark.filterwarnings("ignore")  # so few masks are warned of, rightly
+@pytest.mark.parametrize("stem", ["05_faithfulness", "06_insertion_deletion", "07_pointing_game"])
+def test_the_published_preset_runs_with_openais_tokenizer(
+    stem, small_folder, monkeypatch, tmp_path, capsys
+):
+    """With more patches than published fits have all pairs of, and the published token."""
+    model = small_folder("ViT-B-16", "CLIP")
+    values = {key: fill(value, model, []) for key, value in SMALL[stem].items()}
+    values |= {"preset": "published", "budget": 4096, "pairs": 1, "proofs": 0}
+    known = run.parameters(nbformat.read(NOTEBOOKS[stem], as_version=4))
+    monkeypatch.setenv("FIXLIP_OUTPUT", str(tmp_path))
+    monkeypatch.chdir(NOTEBOOKS[stem].parent)
+    variables = execute(stem, {key: value for key, value in values.items() if key in known})
+    options = variables["protocol"].options(*variables["sides"])
+    assert options["basis"] == ("cross" if stem == "07_pointing_game" else "top")
+    assert not capsys.readouterr().err
+
+
+HIDDEN, REPLACED = {}, {"stand_in": 1}
+FEW = {"05_faithfulness": {"pairs": 1, "count": 50, "masks": 700, "joint": 1100}}
+FEW["06_insertion_deletion"] = {"pairs": 1, "masks": 700, "joint": 1100}
+FEW["07_pointing_game"] = {"mosaics": 1, "objects": [3], "masks": 700, "joint": 1100, "p": [0.5]}
+FEW["07_pointing_game"] |= {"samples": 50}
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("stem", FEW)
+@pytest.mark.parametrize("preset", ["ours", "published"])
+def test_each_preset_is_what_the_library_gives(stem, preset, monkeypatch):
+    """The table of one pair or mosaic, made by the notebook and by calls of the library."""
+    tables = {}
+
+    def look(name, compute, *, settings, command, recompute):
+        tables[name] = compute()
+        raise LookedAtError
+
+    monkeypatch.setattr("fixlip.data.measured.measured", look)
+    monkeypatch.chdir(NOTEBOOKS[stem].parent)
+    values = FEW[stem] | {"preset": preset}
+    if "stand_in" in run.parameters(nbformat.read(NOTEBOOKS[stem], as_version=4)):
+        values |= REPLACED
+    with pytest.raises(LookedAtError):
+        execute(stem, values)
+    (table,) = tables.values()
+    encoder = fixlip.load("demo-clip")
+    how = {"ours": {"steps": 50}, "published": PUBLISHED}[preset]
+    by_gradients = {"ours": HIDDEN, "published": REPLACED}[preset]
+    if stem == "07_pointing_game":
+        check_mosaic(table, encoder, how, zeros={"ours": "skip", "published": "wrong"}[preset])
+    else:
+        words = run.parameters(nbformat.read(NOTEBOOKS[stem], as_version=4))["words"]
+        ((pair,), _) = best_pairs(encoder, read("demo"), pairs=1, ranks=(0, 50), words=words)
+        check_pair(table, encoder, pair, how, by_gradients)
+
+
+def check_pair(table, encoder, pair, how, by_gradients):
+    """The table of notebook 05 or 06 for one pair, against calls of the library."""
+    image, hidden = encoder.image(pair.image), encoder.text(pair.caption)
+    budget = {"masks": 700, "joint": 1100}
+    methods = [name for name in METHODS if name != "InteractionCAM"]  # which is left out there
+    found = explain_all(image, hidden, methods=methods, p=(0.5,), **budget, **how)
+    for name, explanation in found.items():
+        own = name in ("GAME", "Grad-ECLIP", "exCLIP", "exCLIP, layer 0")
+        text = encoder.text(pair.caption, **(by_gradients if own else HIDDEN))
+        game, one = fixlip.Game(image, text), {name: explanation}
+        rows = table[table.method == name]
+        if "mif" in table:
+            ((_, row),) = rows[rows.way == "published"].iterrows()
+            curves = insertion_deletion(game, one)[name]
+            made = [row.mif, row.lif], [curves.mif, curves.lif]
+        else:
+            expected = faithfulness(one, game, count=50, seed=1 + pair.rank)
+            made = [frame[["r2", "spearman", "mse"]] for frame in (rows, expected)]
+        np.testing.assert_allclose(*made, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def check_mosaic(table, encoder, how, zeros):
+    """The table of notebook 07 for one mosaic and three names, against calls of the library."""
+    mosaic = demo_mosaics()[0]
+    sides = encoder.image(mosaic.image), encoder.text(mosaic.caption(3))
+    budget = {"masks": (700, 1024), "joint": 1100, "samples": 50}
+    found = explain_all(*sides, p=(0.5,), source="order 2", **budget, **how)
+    where = quadrants(*sides[0].grid)
+    for name, explanation in found.items():
+        expected = pointing(explanation, where, mosaic.own(3), zeros=zeros)
+        ((_, row),) = table[table.method == name].iterrows()
+        assert {key: row[key] for key in expected} == pytest.approx(expected, abs=1e-4), name
 
 
 def test_every_table_in_data_belongs_to_a_notebook():

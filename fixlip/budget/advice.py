@@ -49,12 +49,13 @@ class Advice:
     seconds, costs : float, (float, float)
         Expected time of the encoder for these masks and each side's two ends; seconds per mask.
     components : (float, float, float)
-        zeta_I, zeta_T and s2 of the paper's Theorem 2 for the mean over all interactions, in
-        squared units of the game: Var = [(m_T - 1) zeta_I + (m_I - 1) zeta_T + s2] / (m_I m_T).
+        zeta_I, zeta_T and s2 of the variance of a two-sample statistic, on which the paper's
+        Theorem 2 has bounds, for the mean over all interactions, in squared units of the game:
+        Var = [(m_T - 1) zeta_I + (m_I - 1) zeta_T + s2] / (m_I m_T).
         Predictions count, instead of m, the masks left over after the fit, and no variance of a
         side that is listed in full.
     paper_masks, paper_error : (int, int), float
-        The paper's split (`fixlip.sampler.split_budget`) at equal time, and its expected error.
+        The published split (`fixlip.sampler.split_budget`) at equal time, and its expected error.
     notes : tuple of str
         What to know about these numbers of masks.
     """

@@ -79,9 +79,10 @@ def single_token(encoder: Encoder, caption: str) -> bool:
     """Whether every word of a caption is one token of a model.
 
     The published pointing game requires it, since its players are tokens. Which of its texts remain
-    then depends on the tokenizer, so it is measured here: SigLIP splits "ipod" and "goldfish", CLIP
-    does not. (The published program leaves out ipod, goldfish and husky for every model, although
-    its table of CLIP has them.) With words as players no text has to be left out.
+    then depends on the tokenizer, so it is measured here: SigLIP 2 splits "ipod" and "goldfish",
+    the first SigLIP "husky" as well, CLIP none. (The published program leaves out ipod, goldfish
+    and husky for every model, although its table of CLIP has them.) With words as players no text
+    has to be left out.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Numbers that the two papers print, as far as they could be retrieved, to compare ours with."""
+"""Results of the FIxLIP paper, as far as they could be retrieved, to compare ours with."""
 
 # Baniecki et al., NeurIPS 2025, Table 1: pointing game recognition of CLIP ViT-B/32 for one to four
 # named objects, ImageNet mosaics. Known from a published summary of the paper; the rows for p = .3
@@ -17,7 +17,7 @@ POINTING_CHANCE = 0.25
 # The same table, one named object, from the same summary: FIxLIP on SigLIP-2 and on CLIP.
 POINTING_SIGLIP_2, POINTING_CLIP = 0.90, 0.83
 
-# The paper's words where no number could be retrieved.
+# What the same summary says where no number could be retrieved.
 FAITHFULNESS = (
     "figure 4: first-order gradient methods correlate with about 0.5, FIxLIP comes near 1.0, and "
     "correlations drop with more patches"

@@ -18,5 +18,5 @@ Where a module has ``factor(side)``, pair two factors with `fixlip.pair`; one im
 with those of many captions. The others have ``explain(image_side, text_side)``. All give a
 `fixlip.Explanation`. Shapley and weighted Banzhaf values of first order are `fixlip.estimate` and
 `fixlip.solve` with order=1, or the ``first_order()`` of an explanation with pairs. `methods` runs
-all of them on one pair.
+all of them on one pair, `presets` as published.
 """

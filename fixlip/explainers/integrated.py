@@ -19,7 +19,8 @@ from fixlip.explainers.results import from_rows
 from fixlip.solver import Factor
 
 REFERENCES = {"image": ("zero", "gaussian", "vectors"), "text": ("padding", "empty", "vectors")}
-# What the published codes do: steps, and padding tokens between start and end of the reference.
+# As published: steps (the exCLIP paper's, whose code has 10 by default; the FIxLIP experiments'),
+# and padding tokens between start and end of the reference.
 VARIANTS = {"tmlr": (50, 1), "fixlip": (20, 2)}
 RULES = {"right": 1.0, "midpoint": 0.5}  # where in a step
 

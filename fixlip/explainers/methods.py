@@ -1,4 +1,4 @@
-"""All methods that the two papers compare, on one pair, each as its paper runs it; work is shared.
+"""All methods that the two papers compare, on one pair; work is shared.
 
 All explain the game of the two sides, so that `fixlip.metrics` can compare them; GAME and
 Grad-ECLIP are maps of gradients, in units of their own.
@@ -31,8 +31,8 @@ FIRST_ORDER = ("GAME", "Grad-ECLIP", "Shapley values", "Banzhaf values")
 METHODS = (*FIRST_ORDER, "ITSM-O", "ITSM-H", "InteractionCAM", "InteractionLIME")
 METHODS += ("exCLIP", "exCLIP, layer 0", "Shapley interactions", "FIxLIP")
 
-# How the FIxLIP experiments sample and fit, and how they run exCLIP; for `explain_all`. Their game
-# for GAME, Grad-ECLIP and exCLIP is that of `Encoder.text(caption, stand_in=289)`.
+# How the FIxLIP experiments sample and fit, and how they run exCLIP; for `explain_all`. Their games
+# and what depends on the pair are in `fixlip.explainers.presets`.
 PUBLISHED: dict[str, Any] = {
     **{"sampling": "distinct-reference", "ridge": 0},
     **{"variant": "fixlip", "steps": 20},
@@ -75,12 +75,13 @@ def explain_all(
         Of the same encoder.
     methods : sequence of str
         Of METHODS. "exCLIP, layer 0" is exCLIP on the embedded patches and tokens by the midpoint
-        rule in a fifth of the steps; the other names are as published.
+        rule in a fifth of the steps, which is ours; the other names are the papers'.
     p : float or sequence of float
         Of FIxLIP, each giving one explanation: "FIxLIP p=0.3" and so on. Banzhaf values have .5.
     masks, joint : int or (int, int), int
         Masks of the image and of the caption, for FIxLIP and Banzhaf values; joint masks for
-        Shapley values and interactions, which do not split (published: 2**17).
+        Shapley values and interactions, which do not split (published: 2**17, and 2**19 in the
+        pointing game).
     samples : int
         Of InteractionLIME.
     steps, variant : int, str
@@ -91,7 +92,8 @@ def explain_all(
         and "distinct" in place of any other.
     source : {"order 1", "order 2"}
         First-order values by a fit of their own, as in the published insertion, deletion and
-        faithfulness, or from the interactions of order 2, as in the published pointing game.
+        faithfulness for CLIP, or from the interactions of order 2, as in the published pointing
+        game.
     seed, cache : int, dict
         The same seed gives the same explanations. The work on single sides is stored in the cache:
         calls with the same one and other options unchanged do not repeat it for a side they have

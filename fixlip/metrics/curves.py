@@ -194,7 +194,7 @@ def insertion_deletion(
         other one looks for the best and the worst subset of every size
         (`fixlip.explanation.subsets.greedy`).
         "attributions": all rank the players, those with pairs by `Explanation.attributions`: the
-        paper's baseline, which shows what the subsets add.
+        baseline in the published code, which shows what the subsets add.
     ties : {"block", "order"}
         See `masks_by_ranking`.
     starts : "all", "published", sequence of int or None

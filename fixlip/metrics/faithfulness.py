@@ -73,7 +73,7 @@ def evaluation_masks(
 def agreement(
     predicted: np.ndarray, truth: np.ndarray, *, weights: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Every published measure of how well predictions agree with the truth.
+    """How well predictions agree with the truth, by the published measures.
 
     - r2: 1 - squared error / variance of the truth: 1 at best, negative where the truth's own mean
       would predict better; units and constant matter.
@@ -90,7 +90,8 @@ def agreement(
     predicted, truth : numpy.ndarray, (m,)
         At least two of each.
     weights : numpy.ndarray, (m,), optional
-        Positive. By default all masks count alike, as published. Rank correlations always do.
+        Positive. By default all masks count alike, as in the published figure, beside which the
+        code keeps two weighted r2. Rank correlations always do.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Masks without repetition: the papers' samplers, which list whole sizes and draw the others."""
+"""Masks without repetition: the published samplers, which list whole sizes and draw the others."""
 
 from __future__ import annotations
 
