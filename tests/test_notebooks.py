@@ -15,6 +15,7 @@ import pytest
 import run
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from fixlip import paths, plots
 
@@ -485,3 +486,10 @@ def test_every_parameter_that_holds_a_path_is_known_as_one():
                 for line in cell.source.splitlines():
                     name, _, comment = line.partition(":")[0], *line.partition("#")[1:]
                     assert name in run.PATHS or not told.search(comment), (path.name, line)
+
+
+def test_stored_figures_are_those_that_plots_save_wrote():
+    """Tests draw in fewer dots per inch, and such thumbnails were stored once."""
+    for path in sorted((ROOT / "figures").glob("*.png")):
+        with Image.open(path) as figure:
+            assert round(figure.info["dpi"][0]) == 144, path.name
