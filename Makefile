@@ -90,7 +90,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 15); sys.exit(None if ok else "fixlip needs Python 3.11 to 3.14, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@echo "installing into .venv: some minutes$(if $(TORCH),,, and about 6 GB with torch's CUDA libraries on Linux)"
 	$(PYTHON) -m venv $(SYSTEM) .venv
-	$(if $(TORCH),$(PY) -c 'import torch, torchvision' && grep -vE '^(torch|torchvision|triton|nvidia|cuda)[a-z0-9-]*==' requirements.lock >$(PACKAGES))
+	$(if $(TORCH),$(PY) -c 'import torch; import torchvision' && grep -vE '^(torch|torchvision|triton|nvidia|cuda)[a-z0-9-]*==' requirements.lock >$(PACKAGES))
 	$(PY) -m pip install --quiet --requirement $(PACKAGES)
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
