@@ -210,6 +210,18 @@ def test_make_explain_passes_words_on_untouched(stub, tmp_path):
     ]
 
 
+def test_make_installs_the_lock_or_leaves_torch_out_of_it(stub):
+    """A comma in a condition once made the half of one command another command."""
+    with_torch = "torchvision' && grep"
+    for given, packages in (((), "requirements.lock"), (["TORCH=system"], ".venv/packages.txt")):
+        lines = make("-nB", ".venv/.ready", *given, cwd=stub).stdout.splitlines()
+        assert f".venv/bin/python -m pip install --quiet --requirement {packages}" in lines
+        chosen = [line for line in lines if with_torch in line]
+        assert [line.partition(with_torch)[0] for line in chosen] == (
+            [".venv/bin/python -c 'import torch; import "] if given else []
+        )
+
+
 @pytest.mark.parametrize("given", [[], ["IMAGE=a.jpg"], ["CAPTION=a dog"]])
 def test_make_explain_says_what_is_missing(stub, given):
     done = make("explain", *given, cwd=stub)
