@@ -83,12 +83,14 @@ def literal_map(side, other, heads, blocks):
 def test_the_maps_follow_the_equations(make, noise, kind, blocks, heads):
     image, text = pair(make(kind), noise)
     found = explain(image, text, heads=heads, text_blocks=blocks)
+    # of one side it may be 0: random weights, which differ between versions, and no negative values
+    assert max(image_terms(found).max(), text_terms(found).max()) > 1e-3
     for values, side, other in [
         (image_terms(found), image, text),
         (text_terms(found), text, image),
     ]:
         expected = literal_map(side, other, heads, blocks)
-        assert values.dtype == np.float64 and (values >= 0).all() and values.max() > 1e-3
+        assert values.dtype == np.float64 and (values >= 0).all()
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5 * values.max())
     cosine = Spelled(image).embedding @ Spelled(text).embedding
     scale, bias = image.encoder.logit_scale, image.encoder.logit_bias
