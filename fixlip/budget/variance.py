@@ -213,7 +213,12 @@ def least_masks(n: int, p: float) -> int:
     Four per coefficient, and enough to keep and to remove every player a few times.
     """
     few = max(MIN_MASKS_PER_TERM * (n + 1), math.ceil(RARE / min(p, 1 - p)))
-    return int(min(few + few % 2, all_masks(n)))
+    if (few := min(few + few % 2, all_masks(n))) > 2**MAX_ENUMERATED:
+        raise ValueError(
+            f"at p={p:g}, a fit of {n} players needs {few:.2g} masks or more, so that each player "
+            "is kept in some and removed in others: give a p nearer to 0.5"
+        )
+    return int(few)
 
 
 def all_masks(n: int) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from fixlip import renamed
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of
+from fixlip import checks, renamed
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, probability
 from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
@@ -123,7 +123,7 @@ def estimate(
         pairs = {"among": among, "split": split}
         found = fit_game(design, order=order, ridge=ridge, ends=ends, **pairs)
         e0, e1, e2, deviations = found
-        e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.float().numpy()
+        e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.numpy()
 
     sides = {name: getattr(game, f"{name}_side", None) for name in ("image", "text")}
     return Explanation(
@@ -174,6 +174,9 @@ def _sample(
     n: int, masks: int | MaskSample, index: str, p: float, seed: int, sampling: str | None
 ) -> MaskSample:
     """The masks that the fit uses, besides the empty and the full one."""
+    allowed = SAMPLINGS if index == "banzhaf" else ("distinct", "distinct-reference")
+    sampling = one_of("sampling", allowed[0] if sampling is None else sampling, allowed)
+    probability(p), checks.seed(seed)
     if isinstance(masks, MaskSample):
         boolean_masks(masks.masks, n)
         size = masks.masks.sum(1)
@@ -184,8 +187,6 @@ def _sample(
             )
         return masks
     check_counts(n, masks)
-    allowed = SAMPLINGS if index == "banzhaf" else ("distinct", "distinct-reference")
-    sampling = one_of("sampling", allowed[0] if sampling is None else sampling, allowed)
     if n <= MAX_ENUMERATED and masks >= 2**n:
         return enumerate_masks(n, p=p)
     if masks < 3:

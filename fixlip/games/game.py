@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, per_side, probability
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, ordinary, per_side, probability
 from fixlip.sampler import Side, bernoulli, enumerate_masks, side_seeds
 from fixlip.sampler.masks import check_counts
 from fixlip.sampler.sweep import check_side, embed_masks
@@ -145,4 +145,5 @@ def ask(game: Callable, masks: torch.Tensor) -> torch.Tensor:
             f"the game gave NaN or infinite values for {bad} of {len(masks)} masks: every mask, "
             "the empty one included, needs a finite value"
         )
+    ordinary("the game's largest value", float(values.abs().max()))
     return values

@@ -181,6 +181,14 @@ def members(design: Design) -> torch.Tensor:
     return member
 
 
+def together(m: int, p: float, sampling: str) -> float:
+    """In how many of m masks, on average, two players are both in the rarer state.
+
+    Infinite for samples whose masks are not alike, or not of equal weight.
+    """
+    return m * min(p, 1 - p) ** 2 if sampling in ("antithetic", "independent") else math.inf
+
+
 def warn_of_weights(design: Design, drawn: float) -> None:
     """Warn where the reference code's weights bias terms by more than their error bars.
 
@@ -214,14 +222,14 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     repeats = copies(design)[0 :: 2 if design.folded else 1]
     different = float((1 / repeats).sum())
     rarer = "kept" if design.p < 0.5 else "removed"
-    drawn = design.sample.sampling in ("antithetic", "independent")  # alike, and of equal weight
-    rare = design.m * min(design.p, 1 - design.p) ** 2 if drawn else math.inf
+    rare = together(design.m, design.p, design.sample.sampling)
     if len(problem.among) > 1 and rare < MIN_TOGETHER:
+        needed = math.ceil(MIN_TOGETHER * design.m / rare)
+        more = f"{needed:,} masks or more, or " if needed < 10**9 else ""
         design.warn(
             "errors",
             f"at p={design.p:g} two players are both {rarer} in {rare:.2g} of {design.m} masks on "
-            "average: error bars within this side are too small. Use "
-            f"{math.ceil(MIN_TOGETHER * design.m / rare):,} masks or more, or a p nearer to .5.",
+            f"average: error bars within this side are too small. Use {more}a p nearer to .5.",
         )
     parts, used = [], []
     each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import instance, number, one_of
+from fixlip.checks import instance, number, one_of, ordinary
 from fixlip.explanation import Explanation
 from fixlip.solver.errors import SideErrors, blocks, deviations
 from fixlip.solver.polynomial import Polynomial
@@ -165,7 +165,7 @@ def pair(
         grand_value=ends[1],
         info={"image": image.info, "text": text.info, "fit": fit},
         picture=image.picture,
-        deviations=None if rows is None else rows.float().cpu().numpy(),
+        deviations=None if rows is None else rows.cpu().numpy(),
     )
 
 
@@ -184,7 +184,10 @@ def pair_scale(
         )
     scale = models[0].get("logit_scale", 1.0) if scale is None else scale
     bias = models[0].get("logit_bias", 0.0) if bias is None else bias
-    return number("scale", scale), number("bias", bias)
+    scale, bias = number("scale", scale), number("bias", bias)
+    if not ordinary("the scale", abs(scale)):
+        raise ValueError("with scale=0 every score is the bias: there is nothing to explain")
+    return scale, bias
 
 
 def _terms(image: Factor, text: Factor, *, cross: bool) -> tuple[torch.Tensor, ...]:
