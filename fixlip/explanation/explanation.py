@@ -6,19 +6,21 @@ row by row, then the text players. Numbers are float64 numpy arrays in units of 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from fixlip.checks import boolean_masks, integer, number, one_of, per_side
+from fixlip.checks import boolean_masks, integer, number, one_of, per_side, plain
 from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 from fixlip.extras import need
 from fixlip.files import read_arrays, user_path, write_arrays
@@ -53,7 +55,8 @@ class Explanation:
     picture : numpy.ndarray or None
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
-        (rows, 1 + n + n (n - 1) / 2), float32: a row is a change of e0, e1 and the pairs i < j, and
+        (rows, 1 + n + n (n - 1) / 2), float32, or float64 where the numbers are too large or too
+        small for that: a row is a change of e0, e1 and the pairs i < j, and
         a term's variance is the sum of its squares over the rows; (rows, 1 + n) where no pair has
         an error. A row for each group of the image's masks, then of the text's; then rows that
         simulate the bias of ridge penalties. Zero rows: nothing was drawn, errors are 0. None:
@@ -94,6 +97,9 @@ class Explanation:
                 f"deviations of {n} players have the shape (rows, {count_terms(n)}), or without "
                 f"pairs (rows, {1 + n}), got {np.shape(rows)}"
             )
+        if rows is not None:
+            object.__setattr__(self, "deviations", _compact(rows))
+        object.__setattr__(self, "info", copy.deepcopy(self.info))  # sides and pairs share parts
         uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
         if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):  # also where it is NaN
             raise ValueError("e2 must be symmetric with a zero diagonal and no NaN: mend its pairs")
@@ -168,7 +174,7 @@ class Explanation:
         rows = self.deviations
         if rows is not None:
             d0, d1 = reduced(unflatten(rows.astype(float), self.n))
-            rows = flatten(d0, d1, None).astype(np.float32)
+            rows = flatten(d0, d1, None)
         info = self.info | {"fit": fit | {"order": 1}}
         return self.plain(e0=float(e0), e1=e1, e2=0 * self.e2, deviations=rows, info=info)
 
@@ -192,16 +198,26 @@ class Explanation:
         return self.cross[index].sum(0)
 
     def indices(self, player: Player | Sequence[Player]) -> list[int]:
-        """Positions of one player, or of each of several."""
-        several = isinstance(player, Sequence | np.ndarray) and not isinstance(player, str)
-        return [self.index(one) for one in (player if several else [player])]
+        """Positions of one player, or of each of several different ones."""
+        several = isinstance(player, Iterable) and not isinstance(player, str | bytes)
+        several = several and getattr(player, "ndim", 1) > 0
+        found = [self.index(one) for one in (player if several else [player])]
+        if len(set(found)) < len(found):
+            raise ValueError(f"{player!r} names a player twice: name different players")
+        return found
 
     def index(self, player: Player) -> int:
         """Position of a player given by name or by (possibly negative) index."""
-        if isinstance(player, (int, np.integer)):
+        player = plain(player)
+        if isinstance(player, Integral) and not isinstance(player, bool):
             if not -self.n <= player < self.n:
                 raise IndexError(f"there is no player {player}: there are {self.n}, from 0")
             return int(player) % self.n
+        if not isinstance(player, str):
+            raise TypeError(
+                f"a player is given by its name or its position, got {player!r:.60}; of a mask, "
+                "give np.flatnonzero(mask)"
+            )
         found = [i for i, name in enumerate(self.players) if name == player]
         if not found:
             words = ", ".join(self.players[self.n_image :])
@@ -223,7 +239,7 @@ class Explanation:
         if cross:
             across = (i < self.n_image) & (j >= self.n_image)
             i, j = i[across], j[across]
-        order = np.argsort(-np.abs(self.e2[i, j]), kind="stable")[:count]
+        order = np.argsort(-np.abs(self.e2[i, j]), kind="stable")[: integer("count", count)]
         return [(int(i[o]), int(j[o]), float(self.e2[i[o], j[o]])) for o in order]
 
     def __repr__(self) -> str:
@@ -419,6 +435,16 @@ class Explanation:
             known = {"empty_value": number("empty_value", empty_value)}
             e0 = e0 + empty_value
         return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=about, **known)
+
+
+def _compact(rows: Any) -> np.ndarray:
+    """Finite numbers in float32, or in float64 where float32 would not hold them."""
+    rows = np.asarray(rows)
+    if rows.dtype == np.float32:
+        return rows
+    rows = _real("deviations", rows)
+    largest = np.abs(rows).max(initial=0)
+    return rows.astype(np.float32) if not largest or 1e-30 < largest < 1e38 else rows
 
 
 def _real(name: str, value: Any) -> np.ndarray:

@@ -13,13 +13,15 @@ import numpy as np
 from scipy.linalg import block_diag
 from scipy.stats import rankdata, spearmanr
 
-from fixlip.checks import number, one_of, warn
+from fixlip.checks import instance, integer, number, one_of, warn
 from fixlip.explanation import Explanation, Terms, flatten, unflatten
 from fixlip.sampler import Sweep
+from fixlip.solver.errors import MIN_TOGETHER, together
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM
 
 PARTS = ("cross", "image", "text", "first")
 DRAWS = 200  # simulated errors from which the standard error of a rank correlation is estimated
+HINT = "fixlip.explain and fixlip.solve make explanations"
 CELLS = "cells"  # the kind of image players that `on_common_grid` makes
 
 
@@ -54,12 +56,17 @@ def unit_scale(image_sweep: Sweep, text_sweep: Sweep) -> float:
     """
     means, covariances = [], []
     for swept in (image_sweep, text_sweep):
+        instance(swept, Sweep, "fixlip.sweep(side) makes one")
         E = swept.embeddings.cpu().double()  # (m, D)
         w = swept.weights.to(E)
         mean = w @ E
         means.append(mean)
         covariances.append((w[:, None] * (E - mean)).T @ (E - mean))  # (D, D)
     (a, b), (A, B) = means, covariances
+    if len(a) != len(b):
+        raise ValueError(
+            f"the sweeps have embeddings of width {len(a)} and {len(b)}: use one model for both"
+        )
     # Var <E, F> of independent E and F, without a difference of large numbers
     variance = float(b @ A @ b + a @ B @ a + (A * B).sum())
     rounding = 10 * max(image_sweep.eps, text_sweep.eps) * float(a.norm() * b.norm())
@@ -100,13 +107,16 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     >>> coarse.e1.tolist(), coarse.cross.tolist()
     ([11.0, 4.0], [[3.0]])
     """
-    image = explanation.info.get("image", {})
+    image = instance(explanation, Explanation, HINT).info.get("image", {})
+    if np.ndim(grid) != 1 or isinstance(grid, str) or len(grid) != 2:
+        raise ValueError(f"grid must be two whole numbers, rows and columns, got {grid!r:.60}")
+    rows, columns = (integer("the rows and columns of a grid", k, at_least=0) for k in grid)
     if "grid" not in image:
         raise ValueError(
             f"the image side has no patch grid ({image.get('kind', 'unknown side')}): only "
             "explanations of images can be put on a common grid"
         )
-    own, (rows, columns) = tuple(image["grid"]), grid
+    own = tuple(image["grid"])
     if not (1 <= rows <= own[0] and 1 <= columns <= own[1]):
         raise ValueError(
             f"a grid of {rows} x {columns} cells does not fit {own[0]} x {own[1]} patches: a "
@@ -122,7 +132,7 @@ def on_common_grid(explanation: Explanation, grid: tuple[int, int] = (6, 6)) -> 
     deviations = explanation.deviations
     if deviations is not None:
         all_rows = _summed(unflatten(deviations.astype(float), explanation.n), shares)
-        deviations = flatten(*all_rows).astype(np.float32)
+        deviations = flatten(*all_rows)
     cells = {"players": CELLS, "grid": [rows, columns], "owner": list(range(rows * columns))}
     names = (f"({row},{column})" for row in range(rows) for column in range(columns))
     return explanation.plain(
@@ -199,6 +209,7 @@ def difference(first: Explanation, second: Explanation) -> Explanation:
 
 def _check_pair(first: Explanation, second: Explanation) -> None:
     """Raise unless two explanations have the same players; warn where they share masks."""
+    first, second = (instance(e, Explanation, HINT) for e in (first, second))
     sizes = [(e.n_image, e.n_text) for e in (first, second)]
     if sizes[0][0] != sizes[1][0]:
         raise ValueError(
@@ -321,7 +332,11 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
     The kinds are "image", "text" (first order), "image x image", "text x text", "image x text", and
     "beyond", which makes the sum 1; a share of nothing may come out negative. Raises ValueError for
     explanations that are no fit under p (Shapley, other methods, sums on a common grid). Warns
-    where masks are so few that the fit has shrunk first-order terms as well.
+    where masks are so few that the fit has shrunk first-order terms as well, or that two players
+    are rarely both removed (p near 1) or kept: then some of a side's pairs count as first-order
+    terms. Against exact enumeration of 12 + 11 players, "image" was .077 too large (of .61) with
+    300 masks at p = .95, and right with 2,000; within .002 of it with 1,000 masks from .2 to .8.
+    "image x text" was right throughout.
 
     Parameters
     ----------
@@ -372,7 +387,7 @@ def variance_shares(explanation: Explanation, *, variance: float = 1.0) -> dict[
 
 def _shrunk(explanation: Explanation) -> dict[str, bool]:
     """Whether a penalty shrank each side's pairs; raise or warn where shares would be wrong."""
-    info = explanation.info
+    info = instance(explanation, Explanation, HINT).info
     fit = info.get("fit", {})
     if fit.get("method") != "fixlip":
         raise ValueError(
@@ -395,4 +410,13 @@ def _shrunk(explanation: Explanation) -> dict[str, bool]:
                 f"terms were shrunk and their shares are too small: take {enough} or more"
             )
         found[side] = auto if ridge == "auto" else ridge > 0
+        p = explanation.p[side == "text"]
+        rare = together(info[side]["masks"], p, info[side]["sampling"])
+        if n > 1 and rare < MIN_TOGETHER:
+            warn(
+                f"at p={p:g}, two {side} players are both {'kept' if p < 0.5 else 'removed'} in "
+                f"{rare:.2g} of {info[side]['masks']} masks on average: the shares of the {side}'s "
+                "terms and of its pairs are rough (that of image x text is not). Use more masks, "
+                "or a p nearer to .5."
+            )
     return found

@@ -136,6 +136,76 @@ def test_players_that_cannot_be_found_are_named(explanation):
         Explanation(0.0, np.zeros(2), np.zeros((3, 3)), ("a", "b", "c"), 1)
 
 
+@pytest.mark.parametrize(
+    ("player", "error", "message"),
+    [
+        ([3, 3], ValueError, r"\[3, 3\] names a player twice"),
+        (["red", 3], ValueError, "names a player twice"),
+        ([0, -6], ValueError, "names a player twice"),
+        (True, TypeError, "name or its position, got True"),
+        (np.array([True] + 5 * [False]), TypeError, r"of a mask, give np\.flatnonzero\(mask\)"),
+        (1.5, TypeError, "got 1.5"),
+        (None, TypeError, "got None"),
+        (b"red", TypeError, "got b'red'"),
+        ([[0, 1]], TypeError, r"got \[0, 1\]"),
+        ([], ValueError, "name one or more players"),
+        (-7, IndexError, "there is no player -7: there are 6"),
+    ],
+)
+def test_what_is_no_player_is_refused(explanation, player, error, message):
+    """A player given twice counted twice, True was player 1, and b"red" three numbers."""
+    with pytest.raises(error, match=message):
+        explanation.given(player)
+
+
+@pytest.mark.parametrize(
+    "players",
+    [torch.tensor([3, 4]), np.array([3, 4]), {3, 4}, range(3, 5), iter((3, 4)), ("red", 4)],
+)
+def test_players_come_in_any_collection(explanation, players):
+    np.testing.assert_array_equal(explanation.given(players), explanation.given([3, 4]))
+    for one in (torch.tensor(3), np.array(3), np.str_("red")):
+        np.testing.assert_array_equal(explanation.given(one), explanation.given(3))
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, None, "3"])
+def test_a_count_of_pairs_is_a_whole_number(explanation, count):
+    """-1 gave all pairs but one."""
+    with pytest.raises(ValueError, match="count must be a whole number of 1 or more"):
+        explanation.strongest(count)
+    assert len(explanation.strongest(10**9)) == 15
+
+
+@pytest.mark.parametrize("size", [1e-60, 1e-30, 1.0, 1e30, 1e60])
+def test_error_bars_of_any_size_are_formed_and_saved(explanation, size, tmp_path):
+    """In float32 those of 1e-60 were 0, and of 1e60 infinite."""
+    rows = size * explanation.deviations.astype(float)
+    numbers = {name: size * getattr(explanation, name) for name in ("e0", "e1", "e2")}
+    e = replace(explanation, **numbers, deviations=rows)
+    e = Explanation.load(e.save(tmp_path / "e.safetensors"))
+    np.testing.assert_allclose(e.stderr.e2, size * explanation.stderr.e2, rtol=1e-6)
+    first = e.first_order()
+    np.testing.assert_allclose(first.stderr.e1, e.stderr_of(Explanation.attributions), rtol=1e-6)
+    assert e.deviations.dtype == (np.float64 if size in (1e-60, 1e60) else np.float32)
+
+
+def test_error_bars_that_are_no_numbers_are_refused(explanation):
+    with pytest.raises(ValueError, match="terms of deviations are NaN or infinite"):
+        replace(explanation, deviations=np.full((2, 22), np.nan))
+    lists = replace(explanation, deviations=explanation.deviations.tolist())
+    np.testing.assert_array_equal(lists.stderr.e1, explanation.stderr.e1)
+
+
+def test_what_is_written_into_the_info_of_one_stays_there(explanation):
+    """The sides of a pair, and views of one explanation, shared their parts."""
+    others = explanation.first_order(), replace(explanation, e0=0.0)
+    explanation.info["image"]["model"]["name"] = "mine"
+    explanation.info["text"]["token_ids"].append(8)
+    for other in others:
+        assert other.info["image"]["model"]["name"] == "toy"
+        assert other.info["text"]["token_ids"] == [5, 6, 7]
+
+
 @pytest.mark.parametrize("name", ["e.safetensors", "deep/er/e.safetensors"])
 def test_files_give_back_the_same_bits(explanation, tmp_path, name):
     path = explanation.save(tmp_path / name)
