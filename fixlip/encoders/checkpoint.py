@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -27,10 +29,10 @@ TYPES = {  # of torch's storages, as pickles name them
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
+PART = re.compile(r"^[^/\\]+-\d{5}-of-\d{5}\.[a-z]+$")  # one file of a checkpoint in several
 OTHERS = (  # what files called .pt often are instead, by their first bytes
     (b"version https://git-lfs", "it is a pointer of Git LFS; fetch the file with 'git lfs pull'"),
     (b"<", "it is a web page; download the file itself, not the page that shows it"),
-    (b"{", "it is JSON, such as a configuration or the index of a checkpoint in several files"),
     (b"\x1f\x8b", "it is packed with gzip; unpack it first"),
 )
 
@@ -39,12 +41,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Return every tensor in a file, by name.
 
     Reads safetensors, and what `torch.save` and `torch.jit.save` write, whatever the file is
-    called. In a name, "/" stands between a dictionary and what it holds, as in
+    called; and a checkpoint in several files by its index, such as "model.safetensors.index.json",
+    in whose folder they are. In a name, "/" stands between a dictionary and what it holds, as in
     "state_dict/visual.proj".
 
     Raises ValueError for a file that is cut off, holds no tensors, or is something else.
     """
     try:
+        if PART.search(path.name):
+            raise ValueError("it is one part of several; give the file that ends in .index.json")
         content = _read(path)
     except Exception as error:
         if out_of_memory(error) or isinstance(error, OSError):
@@ -71,6 +76,8 @@ def _read(path: Path) -> Any:
         head = file.read(64)
     if not head:
         raise ValueError("it is empty; download or copy it again")
+    if head.lstrip().startswith(b"{"):
+        return _read_parts(path)
     if head[8:9] == b"{":  # after the length of the header
         return safetensors.torch.load_file(path)
     if head.startswith(b"PK"):
@@ -89,6 +96,24 @@ def _read(path: Path) -> Any:
             "it holds Python objects beside the weights, whose code is not run; where you trust "
             "the file, read it with torch.load(..., weights_only=False) and save its state_dict()"
         ) from None
+
+
+def _read_parts(path: Path) -> dict[str, Any]:
+    """Read the files that an index names: {"weight_map": {tensor: file}}."""
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        names = set()
+    if not names or not all(isinstance(name, str) and PART.search(name) for name in names):
+        raise ValueError("it is JSON, and no index of a checkpoint in several files")
+    missing = sorted(name for name in names if not path.with_name(name).is_file())
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of its {len(names)} parts are not in the same folder, such as "
+            f"{missing[0]!r}; put them there"
+        )
+    parts = [dict(_tensors(_read(path.with_name(name)))) for name in sorted(names)]
+    return {name: tensor for part in parts for name, tensor in part.items()}
 
 
 def _read_zip(path: Path) -> Any:

@@ -13,7 +13,7 @@ from open_clip.pretrained import download_pretrained, download_pretrained_from_h
 
 from fixlip.checks import warn
 from fixlip.encoders.architectures import build
-from fixlip.encoders.checkpoint import first_line, read_tensors
+from fixlip.encoders.checkpoint import PART, first_line, read_tensors
 from fixlip.encoders.demo_towers import register_towers
 from fixlip.encoders.device import choose_device, choose_type
 from fixlip.encoders.encoder import Encoder
@@ -52,8 +52,9 @@ def load(
         "local-dir:" before it; or "hf-hub:" and a repository.
     pretrained : str or pathlib.Path, optional
         For an architecture: a tag of open_clip, the path of a checkpoint file (safetensors, or
-        of torch, whose code is never run), or "random", with the same random weights each time. In
-        a training checkpoint the model's weights are found by their names.
+        of torch, whose code is never run; of several files, their index), or "random", with the
+        same random weights each time. In a training checkpoint the model's weights are found by
+        their names.
     device : torch.device or str, optional
         By default CUDA if the installed torch is built for the GPU, else MPS, else the CPU.
     dtype : torch.dtype or str, optional
@@ -141,7 +142,15 @@ def _source(name: str, label: str, pretrained: str | Path | None) -> Path | str:
 
 def _checkpoint_in(folder: str) -> Path:
     """Return the file of weights in a folder that open_clip saved."""
-    files = [path for suffix in SUFFIXES for path in sorted(Path(folder).glob(f"[!.]*{suffix}"))]
+    suffixes = (*SUFFIXES, *(f"{suffix}.index.json" for suffix in SUFFIXES))
+    files = [path for suffix in suffixes for path in sorted(Path(folder).glob(f"[!.]*{suffix}"))]
+    parts = [path for path in files if PART.search(path.name)]
+    files = [path for path in files if path not in parts]  # their index stands for them
+    if parts and not files:
+        raise ValueError(
+            f"the folder {folder!r} holds parts of a checkpoint ({parts[0].name!r}) without their "
+            "index, a file such as 'model.safetensors.index.json'; put it there"
+        )
     if not files:
         raise ValueError(
             f"the folder {folder!r} holds no weights: expected a file such as "
@@ -149,7 +158,7 @@ def _checkpoint_in(folder: str) -> Path:
         )
     for name in PREFERRED:
         for path in files:
-            if path.stem == name:
+            if path.name in (f"{name}{suffix}" for suffix in suffixes):
                 return path
     if len(files) > 1:
         listed = ", ".join(repr(path.name) for path in files[:4])

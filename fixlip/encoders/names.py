@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 
 import open_clip
@@ -15,6 +16,7 @@ from fixlip.encoders.hub import from_hub
 
 DEMOS = ("demo-clip", "demo-siglip", "demo-siglip-fine")
 FOLDER, HUB, CONFIG = "local-dir:", "hf-hub:", "open_clip_config.json"
+REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?(@\S+)?")  # some of the oldest have no owner
 DOWNLOAD = "download the repository, and load 'local-dir:' and the folder's path"
 
 
@@ -33,7 +35,14 @@ def known_names(name: str | Path) -> tuple[str, str]:
             raise FileNotFoundError(f"the model {text!r} is not part of this copy of fixlip")
         return f"{FOLDER}{folder}", text
     if text.startswith(HUB):
+        if not REPOSITORY.fullmatch(text.removeprefix(HUB)):
+            raise ValueError(
+                f"{text!r} names no repository; give '{HUB}', its owner and its name, as in "
+                f"'{HUB}timm/ViT-B-16-SigLIP'"
+            )
         return text, text
+    if text.strip() == FOLDER:
+        raise ValueError(f"{text!r} names no folder; give its path after '{FOLDER}'")
     known = text.replace("/", "-")  # OpenAI's "ViT-B/32"
     if known in open_clip.list_models():
         return known, known

@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import json
 import shutil
 import warnings
 import zipfile
@@ -11,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
 from fixlip.encoders import load
@@ -346,7 +347,10 @@ def test_files_that_are_no_checkpoints_are_called_what_they_are(clip):
         (b"", "it is empty"),
         (pointer, "it is a pointer of Git LFS; fetch the file with 'git lfs pull'"),
         (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "it is a web page"),
-        (b'{"weight_map": {}}', "it is JSON"),
+        (b'{"weight_map": {}}', "it is JSON, and no index of a checkpoint in several files"),
+        (b'{"weight_map": {"a": "../a-00001-of-00001.bin"}}', "it is JSON, and no index"),
+        (b'{"model_cfg": 3}', "it is JSON, and no index"),
+        (b"{ half", "it is JSON, and no index"),
         (gzip.compress(whole), "it is packed with gzip"),
         (b"no weights at all", "it is neither of safetensors nor of torch"),
         (b"PK\x03\x04 half a file", "it is cut off"),
@@ -385,6 +389,45 @@ def test_folders_with_several_checkpoints(model_folder):
     (folder / "another.safetensors").unlink()
     (folder / "._epoch_9.safetensors").touch()  # as some systems leave beside a file
     assert load(folder, device="cpu").info["fingerprint"] == clean
+
+
+def split(state, folder, suffix):
+    """Save weights in two files and their index, as transformers and the Hub do."""
+    stem = {".safetensors": "model", ".bin": "pytorch_model"}[suffix]
+    names = [f"{stem}-0000{k}-of-00002{suffix}" for k in (1, 2)]
+    where = {key: names[k % 2] for k, key in enumerate(state)}
+    for name in names:
+        part = {key: state[key] for key in state if where[key] == name}
+        (save_file if suffix == ".safetensors" else torch.save)(part, folder / name)
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return index, [folder / name for name in names]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_checkpoint_in_several_files_is_read_by_its_index(clip, suffix):
+    clip.path, parts = split(clip.state, clip.path.parent, suffix)
+    clip.check(clip.open())
+    clip.path = parts[0]
+    clip.refused("it is one part of several; give the file that ends in .index.json")
+    clip.path = parts[0].with_name(parts[0].name.partition("-")[0] + f"{suffix}.index.json")
+    parts[1].unlink()
+    clip.refused(f"1 of its 2 parts are not in the same folder, such as {parts[1].name!r}")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_a_folder_may_hold_a_checkpoint_in_several_files(model_folder, suffix):
+    folder = model_folder("clip")
+    clean = load(folder, device="cpu").info["fingerprint"]
+    file = folder / "open_clip_model.safetensors"
+    index, _ = split(load_file(file), folder, suffix)
+    file.unlink()
+    assert load(folder, device="cpu").info["fingerprint"] == clean
+    index.unlink()
+    with pytest.raises(
+        ValueError, match=r"holds parts of a checkpoint \('.*-00001-of-00002.* index"
+    ):
+        load(folder, device="cpu")
 
 
 def _prefixed(state, prefix):

@@ -171,6 +171,19 @@ def test_paths_that_are_no_model(tmp_path, model_folder):
         load(3)
 
 
+@pytest.mark.parametrize(
+    "name", ["hf-hub:", "hf-hub: ", "hf-hub:/", "hf-hub:owner/", "hf-hub:a/b/c"]
+)
+def test_repositories_without_a_name_are_not_asked_for(name):
+    with pytest.raises(ValueError, match=f"'{name}' names no repository; give 'hf-hub:', its own"):
+        load(name)
+
+
+def test_an_empty_path_of_a_folder_is_not_the_current_one():
+    with pytest.raises(ValueError, match="'local-dir:' names no folder; give its path after"):
+        load("local-dir:")
+
+
 def test_repositories_of_the_hub_are_named_as_such():
     for name in ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "openai/clip-vit-base-patch32"):
         with pytest.raises(ValueError) as error:
