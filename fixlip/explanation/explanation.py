@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +76,31 @@ class Explanation:
     deviations: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.players, str) or not isinstance(self.players, Sequence | np.ndarray):
+            raise TypeError(f"players must be a list of their names, got {self.players!r:.60}")
+        if not isinstance(self.info, Mapping):
+            raise TypeError(f"info must be a dict, got {self.info!r:.60}")
+        seen = self.picture
+        if seen is not None and (np.shape(seen)[2:] != (3,) or np.asarray(seen).dtype != np.uint8):
+            raise ValueError(
+                "picture must be an array of shape (height, width, 3) and type uint8, got "
+                f"{np.shape(seen)} and {np.asarray(seen).dtype}"
+            )
         n = len(self.players)
         e1, e2 = _real("e1", self.e1), _real("e2", self.e2)
         checked = {"e0": number("e0", float(_real("e0", self.e0))), "e1": e1, "e2": e2}
         checked |= {"players": tuple(map(str, self.players))}
         checked |= {"n_image": integer("n_image", self.n_image, at_least=0)}
-        p = tuple(float(q) for q in per_side("p", self.p))
-        if not all(0 <= q <= 1 for q in p):
+        for name in ("empty_value", "grand_value"):  # NaN: not known
+            checked[name] = value = plain(getattr(self, name))
+            if not isinstance(value, Real):
+                raise ValueError(f"{name} must be a number, or NaN, got {value!r:.60}")
+        both = per_side("p", self.p)
+        try:
+            p = tuple(number("p", q, at_least=0) for q in both)
+        except ValueError:
+            p = ()
+        if not p or max(p) > 1:
             raise ValueError(f"p must be one or two probabilities (image, text), got {self.p!r}")
         for name, value in (checked | {"p": p}).items():
             object.__setattr__(self, name, value)
@@ -298,6 +316,8 @@ class Explanation:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Explanation:
         """Make an explanation of what `arrays` and the text of a file hold."""
         kept = {name: arrays.get(name) for name in ("e1", "e2", "picture", "deviations")}
+        if kept["deviations"] is not None:
+            _real("deviations", kept["deviations"])
         kept |= zip(("e0", "empty_value", "grand_value"), arrays["scalars"].tolist(), strict=True)
         kept |= {"players": tuple(about["players"]), "p": tuple(about["p"])}
         return cls(**kept, n_image=about["n_image"], info=about["info"])
@@ -313,7 +333,10 @@ class Explanation:
         try:
             arrays, about = read_arrays(path)
             if about["format"] != FORMAT:
-                raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
+                raise ValueError(
+                    f"its format is {about['format']!r}, and this version of fixlip reads "
+                    f"{FORMAT!r}: read it with the version that wrote it"
+                )
             room, _, name = about["class"].rpartition(".")
             if not room.startswith("fixlip."):
                 raise ValueError(f"its class is {about['class']!r}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fixlip.explanation import Explanation
-from fixlip.files import write_arrays
+from fixlip.files import read_arrays, write_arrays
 from fixlip.metrics import faithfulness
 
 
@@ -75,6 +75,12 @@ def test_terms_are_taken_as_arrays_tensors_and_lists(kind):
         ({"e1": ["a", "b"]}, "e1 must be real numbers"),
         ({"p": (2, -1)}, "p must be one or two probabilities"),
         ({"p": (0.5,) * 3}, "one value or two"),
+        ({"p": "x"}, "p must be one or two probabilities"),
+        ({"p": (None, 0.5)}, "p must be one or two probabilities"),
+        ({"empty_value": "x"}, "empty_value must be a number, or NaN, got 'x'"),
+        ({"grand_value": None}, "grand_value must be a number, or NaN, got None"),
+        ({"picture": "x.png"}, r"\(height, width, 3\) and type uint8"),
+        ({"picture": np.zeros((2, 2, 3))}, r"got \(2, 2, 3\) and float64"),
         ({"n_image": 1.0}, "n_image must be a whole number"),
         ({"n_image": 3}, "n_image up to 2"),
         ({"deviations": np.zeros((3, 9))}, r"or without pairs \(rows, 3\), got \(3, 9\)"),
@@ -84,6 +90,24 @@ def test_terms_that_would_mislead_are_refused(change, message):
     given = {"e0": 0.0, "e1": np.ones(2), "e2": np.zeros((2, 2)), "players": ("a", "b")}
     with pytest.raises(ValueError, match=message):
         Explanation(**{**given, "n_image": 1, **change})
+
+
+@pytest.mark.parametrize("change", [{"players": "ab"}, {"players": None}, {"info": [1]}])
+def test_names_are_in_a_list_and_info_in_a_dict(change):
+    given = {"e0": 0.0, "e1": np.ones(2), "e2": np.zeros((2, 2)), "players": ("a", "b")}
+    with pytest.raises(TypeError, match=f"{next(iter(change))} must be a (list|dict)"):
+        Explanation(**{**given, "n_image": 1, **change})
+
+
+@pytest.mark.parametrize("info", [{(1, 2): 3}, {"a": {b"x": 1}}, "circle"])
+def test_info_that_no_file_can_hold_is_told(explanation, info, tmp_path):
+    if info == "circle":
+        info = {}
+        info["a"] = info
+    e = replace(explanation, info=info)
+    with pytest.raises((TypeError, ValueError), match=r"e\.safetensors: `info` cannot be stored"):
+        e.save(tmp_path / "e.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_of_numpy_and_torch_in_the_record_are_saved(explanation, tmp_path):
@@ -241,6 +265,21 @@ def test_broken_and_foreign_files_are_named(explanation, tmp_path):
         Explanation.load(tmp_path / "missing.safetensors")
     with pytest.raises(ValueError, match=r"end the name in \.safetensors"):
         explanation.save(tmp_path / "e.pkl")
+
+
+def test_a_file_of_another_version_or_with_bars_that_are_no_numbers_is_told(explanation, tmp_path):
+    path = tmp_path / "e.safetensors"
+    arrays, about = read_arrays(explanation.save(path))
+    for change, message in (
+        ({"format": "fixlip-explanation-9"}, "read it with the version that wrote it"),
+        ({"info": [1]}, "info must be a dict"),
+    ):
+        write_arrays(path, arrays, about | change)
+        with pytest.raises(ValueError, match=f"is not a whole explanation file: .*{message}"):
+            Explanation.load(path)
+    write_arrays(path, arrays | {"deviations": np.full((2, 22), np.nan, np.float32)}, about)
+    with pytest.raises(ValueError, match="terms of deviations are NaN or infinite"):
+        Explanation.load(path)
 
 
 def test_a_failed_save_leaves_the_old_file(explanation, tmp_path, monkeypatch):
