@@ -6,6 +6,8 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ if TYPE_CHECKING:  # imported where it is needed: a study does without torch
     import torch
 
 MAX_ENUMERATED = 24  # 2**24 masks of 24 players are 400 MB: more is refused
+TINY = 1e-75  # the fourth power of a smaller number is 0, and of its inverse infinite
 PASSING = ("fixlip", "contextlib", "functools", "torch")  # calls pass through these packages
 
 
@@ -43,39 +46,66 @@ def integer(name: str, value: Any, *, at_least: int = 1) -> int:
     Traceback (most recent call last):
     ValueError: steps must be a whole number of 1 or more, got 2.5
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
+    whole = plain(value)
+    if isinstance(whole, bool) or not isinstance(whole, Integral) or whole < at_least:
         raise ValueError(f"{name} must be a whole number of {at_least} or more, got {value!r}")
-    return int(value)
+    return int(whole)
+
+
+def plain(value: Any) -> Any:
+    """Return the number in an array or tensor without axes, and anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def _real(value: Any) -> float:
+    """Return a real number of any kind as a float; NaN for anything else, or a number too large."""
+    value = plain(value)
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return math.nan
+    try:
+        return float(value)
+    except (OverflowError, ValueError):  # of whole numbers and fractions; of a signalling NaN
+        return math.nan
 
 
 def number(
     name: str, value: Any, *, at_least: float = -math.inf, above: float = -math.inf
 ) -> float:
     """Return ``value`` as a float if it is finite and not too small, else raise ValueError."""
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or value < at_least or value <= above:
+    real = _real(value)
+    if not math.isfinite(real) or real < at_least or real <= above:
         bound = f" above {above:g}" if above > -math.inf else ""
         bound = f" of {at_least:g} or more" if at_least > -math.inf else bound
         raise ValueError(f"{name} must be a number{bound}, got {value!r}")
-    return float(value)
+    return real
+
+
+def ordinary(what: str, largest: float) -> float:
+    """Return the largest of some numbers, in size; raise where their products would be lost."""
+    if largest and not TINY <= largest <= 1 / TINY:
+        raise ValueError(
+            f"{what} is {largest:.3g} in size: bring it between {TINY:g} and {1 / TINY:g} by a "
+            "factor, as products of such numbers cannot be computed"
+        )
+    return largest
 
 
 def probability(p: Any, name: str = "p") -> float:
     """Return ``p`` as a float if it lies strictly between 0 and 1, else raise ValueError."""
-    real = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
-    if not real or not 0 < p < 1:
+    if not TINY <= (real := _real(p)) < 1:
         raise ValueError(
             f"{name} is the probability that a player is kept and must lie strictly between 0 and "
-            f"1, got {p!r} (0.5 weights all masks alike)"
+            f"1, got {p!r} (0.5 weights all masks alike"
+            + (f"; {TINY:g} is the least possible)" if 0 < real < TINY else ")")
         )
-    return float(p)
+    return real
 
 
 def seed(value: Any) -> int:
     """Return a seed as an int if it is a whole number that torch and numpy take, else raise."""
-    if integer("seed", value, at_least=0) >= 2**63:
+    if (whole := integer("seed", value, at_least=0)) >= 2**63:
         raise ValueError(f"seed must be below 2**63, got {value!r}")
-    return int(value)
+    return whole
 
 
 def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
@@ -113,8 +143,7 @@ def instance(value: Any, kind: type, hint: str) -> Any:
     """Return ``value`` if it is of a kind, else raise TypeError with a hint how to get one."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
-        given = type(value).__name__
-        raise TypeError(f"expected {article} {kind.__name__}, got {given}: {hint}")
+        raise TypeError(f"expected {article} {kind.__name__}, got {type(value).__name__}: {hint}")
     return value
 
 

@@ -32,6 +32,10 @@ def user_path(path: str | bytes | os.PathLike[str]) -> Path:
     text = os.fsdecode(path)
     if not text or "\0" in text:
         raise ValueError(f"expected a path, got {text!r}, which names no file and no folder")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} has half a character: no file can have this name") from None
     if URL.match(text):
         raise ValueError(f"expected a path on this machine, got the address {text!r}")
     try:
@@ -62,7 +66,7 @@ def atomic(path: str | bytes | os.PathLike[str], *, text: bool = False) -> Itera
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
     so that a reader, another process or a crash never sees half a file. (What a killed process
     leaves is that hidden file, ``.NAME.PROCESS.part``.) Missing folders are made. With ``text`` it
-    is opened for text, in UTF-8, not for bytes.
+    is opened for text, in UTF-8, not for bytes. Raises the OSError that was met, with one sentence.
 
     Examples
     --------
@@ -74,12 +78,17 @@ def atomic(path: str | bytes | os.PathLike[str], *, text: bool = False) -> Itera
     'a,b'
     """
     path = user_path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name that is too long, where a Path raises
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") if text else part.open("wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = part.open("w", encoding="utf-8") if text else part.open("wb")
+    except OSError as error:
+        cure = "give another path, in a folder where you may write"
+        raise type(error)(f"cannot write {path} ({error.strerror}): {cure}") from None
+    try:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -92,14 +101,21 @@ def atomic(path: str | bytes | os.PathLike[str], *, text: bool = False) -> Itera
 def write_arrays(
     path: str | bytes | os.PathLike[str], arrays: Mapping[str, np.ndarray], about: object
 ) -> Path:
-    """Write arrays and a JSON-able object to one .safetensors file, whole or not at all."""
+    """Write arrays and a JSON-able object to one .safetensors file, whole or not at all.
+
+    Raises TypeError or ValueError for another ending, or an object that is not JSON-able.
+    """
     from safetensors.numpy import save
 
     path = user_path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path.name}: end the name in .safetensors")
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    data = save(contiguous, metadata={"about": json.dumps(about, default=_plain)})
+    try:
+        text = json.dumps(about, default=_plain)
+    except (TypeError, ValueError) as error:  # of keys that are no text, or a part of itself
+        raise type(error)(f"{path.name}: `info` cannot be stored as JSON ({error})") from None
+    data = save(contiguous, metadata={"about": text})
     with atomic(path) as file:
         file.write(data)
     return path
@@ -123,6 +139,8 @@ def read_arrays(path: str | bytes | os.PathLike[str]) -> tuple[dict[str, np.ndar
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
+            if "about" not in (file.metadata() or {}):
+                raise ValueError("it does not say what its arrays are")
             return arrays, json.loads(file.metadata()["about"])
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

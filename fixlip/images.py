@@ -52,9 +52,11 @@ def open_image(image: Picture, *, upright: bool = True) -> Image.Image:
     (3, 2)
     """
     if hasattr(image, "is_floating_point"):  # a tensor
-        tensor = image.detach().cpu()  # numpy has no bfloat16
+        tensor = image.detach().cpu().to_dense()  # numpy has no bfloat16
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
         return _from_array(array, "the image tensor", channels_first=True)
+    if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
+        raise ValueError("the image array has masked pixels; fill them, image.filled(...), first")
     if isinstance(image, np.ndarray):
         return _from_array(image, "the image array")
     with _opened(image) as (picture, what):
@@ -107,6 +109,12 @@ def _told(what: str) -> Iterator[None]:
         raise ValueError(
             f"{what} is no image that Pillow can read (HEIC, SVG and PDF are none), or it is "
             "broken; save it as PNG or JPEG"
+        ) from None
+    except Image.DecompressionBombError as error:
+        size = str(error).split(",")[0].removeprefix("Image size ")
+        raise ValueError(
+            f"{what} is not opened, as Pillow takes it for an attack ({size}); make it smaller, or "
+            "trust it and raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from None
     except Exception as error:
         raise ValueError(f"{what} cannot be read: {error}") from None

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import types
 import warnings
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,6 +28,16 @@ MASKS = torch.ones(2, 3, dtype=torch.bool)
         (lambda: checks.number("scale", -2), -2.0),
         (lambda: checks.number("ridge", np.float32(0), at_least=0), 0.0),
         (lambda: checks.probability(0.25), 0.25),
+        (lambda: checks.probability(Fraction(1, 2)), 0.5),
+        (lambda: checks.probability(Decimal("0.5")), 0.5),
+        (lambda: checks.probability(torch.tensor(0.5)), 0.5),
+        (lambda: checks.probability(np.float16(0.5)), 0.5),
+        (lambda: checks.number("scale", np.array(2)), 2.0),
+        (lambda: checks.number("scale", Fraction(1, 4)), 0.25),
+        (lambda: checks.integer("steps", torch.tensor(3)), 3),
+        (lambda: checks.integer("steps", np.array(3)), 3),
+        (lambda: checks.seed(torch.tensor(4)), 4),
+        (lambda: checks.ordinary("the scale", 0.0), 0.0),
         (lambda: checks.per_side("p", 0.5), (0.5, 0.5)),
         (lambda: checks.per_side("p", [0.3, 0.7]), (0.3, 0.7)),
         (lambda: checks.boolean_masks(MASKS, 3) is MASKS, True),
@@ -63,6 +75,18 @@ def test_what_is_right_comes_back(check, expected):
         (lambda: checks.number("scale", math.inf), ValueError, "scale must be a number, got inf"),
         (lambda: checks.number("scale", "1"), ValueError, "scale must be a number, got '1'"),
         (lambda: checks.number("scale", True), ValueError, "scale must be a number, got True"),
+        (lambda: checks.number("scale", 1j), ValueError, "scale must be a number, got 1j"),
+        (lambda: checks.number("scale", 10**400), ValueError, "scale must be a number, got 1000"),
+        (lambda: checks.number("scale", Decimal("sNaN")), ValueError, "number, got Decimal"),
+        (lambda: checks.number("scale", np.ones(2)), ValueError, "scale must be a number, got arr"),
+        (lambda: checks.integer("steps", torch.tensor(True)), ValueError, "got tensor(True)"),
+        (lambda: checks.probability(5e-324), ValueError, "got 5e-324 (0.5 weights all masks alike"),
+        (
+            lambda: checks.ordinary("the scale", 1e-80),
+            ValueError,
+            "the scale is 1e-80 in size: bri",
+        ),
+        (lambda: checks.instance(2, ArithmeticError, "x"), TypeError, "expected an Arithmetic"),
         (
             lambda: checks.number("ridge", -1, at_least=0),
             ValueError,

@@ -48,6 +48,7 @@ def test_a_path_is_what_it_is_in_a_shell(tmp_path, monkeypatch, kind):
         ("", ValueError, "got '', which names no file"),
         (b"", ValueError, "got '', which names no file"),
         ("a\0b", ValueError, "which names no file"),
+        ("a\ud800", ValueError, "has half a character: no file can have this name"),
         ("~nobody-of-this-name/x", ValueError, "no home folder '~nobody-of-this-name'"),
         ("https://a.org/x.png", ValueError, "on this machine, got the address 'https://a.org"),
         (Path("s3://bucket/x"), ValueError, "got the address 's3:/bucket"),
@@ -208,6 +209,14 @@ def test_arrays_come_back_with_what_was_said_of_them(tmp_path):
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype
         np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("name", ["file/x.safetensors", f"{300 * 'a'}.safetensors"])
+def test_a_place_where_nothing_can_be_written_is_told(tmp_path, name):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"cannot write .* \([A-Z].*\): give another path, in a fold"):
+        write_arrays(tmp_path / name, {}, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_cannot_be_read_or_written_is_refused(tmp_path):

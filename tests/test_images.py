@@ -267,6 +267,24 @@ def test_bad_arrays(array, message):
         images.open_image(array)
 
 
+def test_masked_pixels_are_not_shown_as_if_they_were_there():
+    array = np.ma.masked_equal(np.arange(4, dtype=np.uint8).reshape(2, 2) * 80, 80)
+    with pytest.raises(ValueError, match="the image array has masked pixels; fill them"):
+        images.open_image(array)
+    assert images.open_image(array.filled(0)).size == (2, 2)
+
+
+def test_sparse_tensors_are_images():
+    same(images.open_image(torch.eye(3).to_sparse()), np.eye(3)[..., None].repeat(3, 2) * 255)
+
+
+def test_an_image_that_pillow_takes_for_an_attack_has_a_cure(tmp_path, monkeypatch):
+    Image.new("1", (60, 50)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"large.png' is not opened, .*3000 pixels.*MAX_IMAGE_PIX"):
+        images.open_image(tmp_path / "large.png")
+
+
 @pytest.mark.parametrize("value", [3, None, [[0, 1]], [Image.new("L", (2, 2))], {}])
 def test_no_image_at_all(value):
     with pytest.raises(TypeError, match=f"type {type(value).__name__} was given; expected a PIL"):

@@ -213,14 +213,13 @@ def least_masks(n: int, p: float) -> int:
 
     Four per coefficient, and enough to keep and to remove every player a few times.
     """
-    often = RARE / min(p, 1 - p)
-    if often > MAX_LISTED and all_masks(n) > MAX_LISTED:
+    few = max(MIN_MASKS_PER_TERM * (n + 1), math.ceil(RARE / min(p, 1 - p)))
+    if (few := min(few + few % 2, all_masks(n))) > 2**MAX_ENUMERATED:
         raise ValueError(
-            f"at p={p!r} a player is {'kept' if p < 0.5 else 'removed'} in one of "
-            f"{often / RARE:.2g} masks: no number of masks can be advised; use a p nearer to 0.5"
+            f"at p={p:g}, a fit of {n} players needs {few:.2g} masks or more, so that each player "
+            "is kept in some and removed in others: give a p nearer to 0.5"
         )
-    few = max(MIN_MASKS_PER_TERM * (n + 1), math.ceil(min(often, MAX_LISTED)))
-    return int(min(few + few % 2, all_masks(n)))
+    return int(few)
 
 
 def all_masks(n: int) -> float:

@@ -144,7 +144,8 @@ def with_images(
 
 def pictures_of(folder: Path, images: str | Path) -> Path:
     """The folder of pictures: in the data set's, else as given."""
-    places = folder / images, user_path(images)
+    images = user_path(images)
+    places = folder / images, images
     return next((place for place in places if place.is_dir()), places[0])
 
 

@@ -67,18 +67,18 @@ def read_hnc(
     try:
         for picture, entry in content.items():
             about = {"picture": picture}
-            captions = entry.get("captions", entry)
-            for number, negative in captions.items():
+            captions = _parts("a picture", entry).get("captions", entry)
+            for number, negative in _parts("'captions'", captions).items():
                 about["caption"] = number
-                if int(negative["label"]) == 1:
+                if _is_true(negative):
                     continue
                 positive = captions.get(str(negative.get("cpt_p_id")))  # may be the number 0
-                if positive is None:
+                if positive is None or not _is_true(positive):
                     alone += 1
                     continue
                 name = picture if picture.endswith(".jpg") else f"{picture}.jpg"
                 examples.append(_pair(f"{picture}/{number}", place / name, positive, negative))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise malformed(path, "HNC", about, error, LAYOUT) from None
     if alone:
         warn(f"{alone} negatives name no true caption and are left out")
@@ -86,12 +86,29 @@ def read_hnc(
     return _with_sizes(found, path)
 
 
+def _parts(what: str, given: object) -> Mapping:
+    """Return a JSON object, else raise ValueError."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{what} must be a JSON object, got {given!r:.80}")
+    return given
+
+
+def _is_true(caption: Mapping) -> bool:
+    """Whether a caption is true of its picture: its label, 0 or 1, as a number or a text."""
+    label = _parts("a caption", caption)["label"]
+    if label not in (0, 1, "0", "1"):
+        raise ValueError(f"'label' must be 0 or 1, got {label!r:.80}")
+    return int(label) == 1
+
+
 def _pair(name: str, image: Path, positive: Mapping, negative: Mapping) -> Example:
     """The example of one true caption and one negative."""
-    boxes = (positive.get("bboxes") or {}) | (negative.get("bboxes") or {})
+    boxes = {}
+    for each in (positive, negative):
+        boxes |= _parts("'bboxes'", each.get("bboxes") or {})
     objects = []
     for number, entry in boxes.items():
-        box = entry["bbox"]
+        box = _parts("a box with its name", entry)["bbox"]
         box = [box[side] for side in "xywh"] if isinstance(box, Mapping) else box
         objects.append(Object(text_of(entry, "name"), checked_box(box), id=str(number)))
     captions = tuple(" ".join(text_of(each, "caption").split()) for each in (positive, negative))

@@ -97,17 +97,27 @@ def regions(coverages: Mapping[str, np.ndarray], rows: int, cols: int) -> Player
         raise ValueError("no regions were given; give at least one, or players='patches'")
     if REST in coverages:
         raise ValueError(f"the region name {REST!r} is kept for the patches outside all regions")
+    if len(set(map(str, coverages))) < len(coverages):
+        raise ValueError(f"two regions have one name: {', '.join(map(str, coverages))}")
     share = np.stack([_share(name, pixels, rows, cols) for name, pixels in coverages.items()])
     best = share.argmax(axis=0)  # (regions, patches) -> (patches,)
     owner = np.where(share.max(axis=0) >= 0.5, best, len(coverages))
-    for i, name in enumerate(coverages):
-        if not (owner == i).any():
-            raise ValueError(
-                f"the region {name!r} owns no patch: it covers at most {share[i].max():.0%} of "
-                "one, and a patch goes to the region that covers at least half of it and the most; "
-                "enlarge or merge regions, or use a model with smaller patches"
-            )
     names = tuple(map(str, coverages))
+    for i, name in enumerate(names):
+        if (owner == i).any():
+            continue
+        others = [other for k, other in enumerate(names) if (owner[share[i] >= 0.5] == k).any()]
+        if others:
+            raise ValueError(
+                f"the region {name!r} owns no patch: {' and '.join(map(repr, others))} cover the "
+                "same patches as much or more, and of regions that are alike the first owns a "
+                "patch; leave one out, or cut what they share out of the larger"
+            )
+        raise ValueError(
+            f"the region {name!r} owns no patch: it covers at most {share[i].max():.0%} of one, "
+            "and a patch goes to the region that covers at least half of it and the most; "
+            "enlarge or merge regions, or use a model with smaller patches"
+        )
     left_over = (owner == len(coverages)).any()
     return Players("regions", (*names, REST) if left_over else names, owner)
 

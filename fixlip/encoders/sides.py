@@ -144,6 +144,7 @@ class ImageSide(_Side):
                     f"image players of type {type(players).__name__} were given; expected "
                     "'patches', blocks such as '2x2', or regions by name or in a list"
                 )
+            players = [players] if getattr(players, "ndim", 3) == 2 else players  # one region
             players = {f"region {i}": region for i, region in enumerate(players, start=1)}
         whole = tuple(slice(n * size) for n, size in zip(self.grid, self.patch, strict=True))
         coverages = {}

@@ -67,11 +67,17 @@ class View:
         ``size`` is the original's width and height. Returns the part of each pixel of the model's
         picture that the region covers, (h, w), float32, in [0, 1].
         """
-        region = np.asarray(region)
+        try:
+            region = np.asarray(region.cpu() if hasattr(region, "cpu") else region)
+        except ValueError:  # lists of different lengths
+            region = np.array(region, dtype=object)
+        if region.dtype.kind in "iu" and np.isin(region, (0, 1)).all():
+            region = region.astype(bool)
         if region.dtype != np.bool_ or region.shape != (size[1], size[0]):
             raise ValueError(
                 f"a region of shape {region.shape} and type {region.dtype} was given; expected "
-                f"booleans of shape {(size[1], size[0])}, the height and width of the image"
+                f"booleans, or 1 and 0, of shape {(size[1], size[0])}, the height and width of the "
+                "image"
             )
         averaging = []
         for step in self.geometry:

@@ -6,20 +6,22 @@ row by row, then the text players. Numbers are float64 numpy arrays in units of 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from fixlip.checks import boolean_masks, integer, number, one_of, per_side
-from fixlip.explanation.terms import Terms, compact, count_terms, flatten, unflatten
+from fixlip.checks import boolean_masks, integer, number, one_of, per_side, plain
+from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 from fixlip.extras import need
 from fixlip.files import read_arrays, user_path, write_arrays
 
@@ -53,11 +55,12 @@ class Explanation:
     picture : numpy.ndarray or None
         (H, W, 3), uint8: the image as the model saw it.
     deviations : numpy.ndarray or None
-        (rows, 1 + n + n (n - 1) / 2), float32, or float64 where that would make them 0 or infinite:
-        a row is a change of e0, e1 and the pairs i < j, and a term's variance is the sum of its
-        squares over the rows; (rows, 1 + n) where no pair has an error. A row for each group of the
-        image's masks, then of the text's; then rows that simulate the bias of ridge penalties. Zero
-        rows: nothing was drawn, errors are 0. None: errors were not estimated.
+        (rows, 1 + n + n (n - 1) / 2), float32, or float64 where the numbers are too large or too
+        small for that: a row is a change of e0, e1 and the pairs i < j, and a term's variance is
+        the sum of its squares over the rows; (rows, 1 + n) where no pair has an error. A row for
+        each group of the image's masks, then of the text's; then rows that simulate the bias of
+        ridge penalties. Zero rows: nothing was drawn, errors are 0. None: errors were not
+        estimated.
     """
 
     e0: float
@@ -73,13 +76,31 @@ class Explanation:
     deviations: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.players, str) or not isinstance(self.players, Sequence | np.ndarray):
+            raise TypeError(f"players must be a list of their names, got {self.players!r:.60}")
+        if not isinstance(self.info, Mapping):
+            raise TypeError(f"info must be a dict, got {self.info!r:.60}")
+        seen = self.picture
+        if seen is not None and (np.shape(seen)[2:] != (3,) or np.asarray(seen).dtype != np.uint8):
+            raise ValueError(
+                "picture must be an array of shape (height, width, 3) and type uint8, got "
+                f"{np.shape(seen)} and {np.asarray(seen).dtype}"
+            )
         n = len(self.players)
         e1, e2 = _real("e1", self.e1), _real("e2", self.e2)
         checked = {"e0": number("e0", float(_real("e0", self.e0))), "e1": e1, "e2": e2}
         checked |= {"players": tuple(map(str, self.players))}
         checked |= {"n_image": integer("n_image", self.n_image, at_least=0)}
-        p = tuple(float(q) for q in per_side("p", self.p))
-        if not all(0 <= q <= 1 for q in p):
+        for name in ("empty_value", "grand_value"):  # NaN: not known
+            checked[name] = value = plain(getattr(self, name))
+            if not isinstance(value, Real):
+                raise ValueError(f"{name} must be a number, or NaN, got {value!r:.60}")
+        both = per_side("p", self.p)
+        try:
+            p = tuple(number("p", q, at_least=0) for q in both)
+        except ValueError:
+            p = ()
+        if not p or max(p) > 1:
             raise ValueError(f"p must be one or two probabilities (image, text), got {self.p!r}")
         for name, value in (checked | {"p": p}).items():
             object.__setattr__(self, name, value)
@@ -94,7 +115,9 @@ class Explanation:
                 f"deviations of {n} players have the shape (rows, {count_terms(n)}), or without "
                 f"pairs (rows, {1 + n}), got {np.shape(rows)}"
             )
-        object.__setattr__(self, "deviations", None if rows is None else compact(rows))
+        if rows is not None:
+            object.__setattr__(self, "deviations", _compact(rows))
+        object.__setattr__(self, "info", copy.deepcopy(self.info))  # sides and pairs share parts
         uneven = np.abs(self.e2 - self.e2.T).max(initial=0) + np.abs(self.e2.diagonal()).sum()
         if not uneven <= 1e-6 * np.abs(self.e2).max(initial=0):  # also where it is NaN
             raise ValueError("e2 must be symmetric with a zero diagonal and no NaN: mend its pairs")
@@ -193,21 +216,26 @@ class Explanation:
         return self.cross[index].sum(0)
 
     def indices(self, player: Player | Sequence[Player]) -> list[int]:
-        """Positions of one player, or of each of several, of whom nobody may be named twice."""
-        if isinstance(player, np.ndarray | torch.Tensor):
-            player = player.tolist()
-        several = isinstance(player, Sequence | Set) and not isinstance(player, str | bytes)
+        """Positions of one player, or of each of several different ones."""
+        several = isinstance(player, Iterable) and not isinstance(player, str | bytes)
+        several = several and getattr(player, "ndim", 1) > 0
         found = [self.index(one) for one in (player if several else [player])]
         if len(set(found)) < len(found):
-            raise ValueError(f"{player!r}: a player is named twice, and would count twice")
+            raise ValueError(f"{player!r} names a player twice: name different players")
         return found
 
     def index(self, player: Player) -> int:
         """Position of a player given by name or by (possibly negative) index."""
-        if isinstance(player, (int, np.integer)) and not isinstance(player, bool):
+        player = plain(player)
+        if isinstance(player, Integral) and not isinstance(player, bool):
             if not -self.n <= player < self.n:
                 raise IndexError(f"there is no player {player}: there are {self.n}, from 0")
             return int(player) % self.n
+        if not isinstance(player, str):
+            raise TypeError(
+                f"a player is given by its name or its position, got {player!r:.60}; of a mask, "
+                "give np.flatnonzero(mask)"
+            )
         found = [i for i, name in enumerate(self.players) if name == player]
         if not found:
             words = ", ".join(self.players[self.n_image :])
@@ -289,6 +317,8 @@ class Explanation:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Explanation:
         """Make an explanation of what `arrays` and the text of a file hold."""
         kept = {name: arrays.get(name) for name in ("e1", "e2", "picture", "deviations")}
+        if kept["deviations"] is not None:
+            _real("deviations", kept["deviations"])
         kept |= zip(("e0", "empty_value", "grand_value"), arrays["scalars"].tolist(), strict=True)
         kept |= {"players": tuple(about["players"]), "p": tuple(about["p"])}
         return cls(**kept, n_image=about["n_image"], info=about["info"])
@@ -304,7 +334,10 @@ class Explanation:
         try:
             arrays, about = read_arrays(path)
             if about["format"] != FORMAT:
-                raise ValueError(f"its format is {about['format']!r}, not {FORMAT!r}")
+                raise ValueError(
+                    f"its format is {about['format']!r}, and this version of fixlip reads "
+                    f"{FORMAT!r}: read it with the version that wrote it"
+                )
             room, _, name = about["class"].rpartition(".")
             if not room.startswith("fixlip."):
                 raise ValueError(f"its class is {about['class']!r}")
@@ -426,6 +459,16 @@ class Explanation:
             known = {"empty_value": number("empty_value", empty_value)}
             e0 = e0 + empty_value
         return Explanation(float(e0), e1, e2 + e2.T, names, n_image, p, info=about, **known)
+
+
+def _compact(rows: Any) -> np.ndarray:
+    """Finite numbers in float32, or in float64 where float32 would not hold them."""
+    rows = np.asarray(rows)
+    if rows.dtype == np.float32:
+        return rows
+    rows = _real("deviations", rows)
+    largest = np.abs(rows).max(initial=0)
+    return rows.astype(np.float32) if not largest or 1e-30 < largest < 1e38 else rows
 
 
 def _real(name: str, value: Any) -> np.ndarray:

@@ -41,25 +41,6 @@ def flatten(e0: Array, e1: Array, e2: Array | None) -> Array:
     return torch.cat(parts, -1) if isinstance(e1, torch.Tensor) else np.concatenate(parts, -1)
 
 
-def compact(rows: np.ndarray) -> np.ndarray:
-    """Rows in float32, which is enough for errors; as they are where it would round them to 0 or
-    to infinity. Raises ValueError where they are not finite.
-
-    Examples
-    --------
-    >>> compact(np.array([[1.0]])).dtype, compact(np.array([[1e-60]])).dtype
-    (dtype('float32'), dtype('float64'))
-    """
-    rows = np.asarray(rows)
-    if rows.dtype == np.float32:
-        return rows
-    largest, kept = np.abs(rows).max(initial=0.0), np.finfo(np.float32)
-    if not np.isfinite(largest):
-        raise ValueError("error bars are NaN or infinite: multiply the game by a smaller number")
-    fits = largest == 0 or kept.tiny / kept.eps < largest < kept.max
-    return rows.astype(np.float32) if fits else rows
-
-
 def unflatten(rows: np.ndarray, n: int) -> Terms:
     """The terms of n players out of rows (..., 1 + n + n (n - 1) / 2), or (..., 1 + n)."""
     if rows.shape[-1] == 1 + n:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from fixlip import renamed
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, probability, warn
+from fixlip import checks, renamed
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, one_of, probability
 from fixlip.explanation import Explanation
 from fixlip.games import exact
 from fixlip.games.game import ask, count_players
@@ -18,7 +17,7 @@ from fixlip.games.gamefit import fit_game
 from fixlip.sampler import SAMPLINGS, MaskSample, draw, enumerate_masks, shapley_masks
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
 from fixlip.solver.fit import warn_of_players
-from fixlip.solver.polynomial import rank
+from fixlip.solver.polynomial import Design, rank
 from fixlip.solver.solve import check_options, top_players
 
 
@@ -116,17 +115,16 @@ def estimate(
         ends = (empty, full) if index == "shapley" else None
         if sample.sampling == "enumerated" and index == "shapley":
             sample, values = _between(sample, values)
+        design = Design(sample, values[:, None], "game")
+        _warn_of_open_players(design, index, ridge)
         among = split = None
         if fitted == "cross":
             split = n_image
         elif fitted == "top":
-            _, first, *_ = fit_game(sample, values, order=1, ridge=ridge, ends=ends)
+            _, first, *_ = fit_game(design, order=1, ridge=ridge, ends=ends)
             among = _strongest(first.numpy(), n_image, k)
-        some = n if among is None else len(among)
-        count = some * (some - 1) // 2 if split is None else split * (n - split)
-        _warn_of_open_terms(sample.masks, index, count if order == 2 else 0, ridge)
         pairs = {"among": among, "split": split}
-        found = fit_game(sample, values, order=order, ridge=ridge, ends=ends, **pairs)
+        found = fit_game(design, order=order, ridge=ridge, ends=ends, **pairs)
         e0, e1, e2, deviations = found
         e1, e2, deviations = e1.numpy(), e2.numpy(), deviations.numpy()
 
@@ -141,11 +139,7 @@ def estimate(
         empty_value=empty,
         grand_value=full,
         info={
-            **{
-                name: copy.deepcopy(getattr(side, "info", {}))
-                for name, side in sides.items()
-                if side
-            },
+            **{name: dict(getattr(side, "info", {})) for name, side in sides.items() if side},
             "fit": {
                 "index": index,
                 "order": order,
@@ -183,6 +177,9 @@ def _sample(
     n: int, masks: int | MaskSample, index: str, p: float, seed: int, sampling: str | None
 ) -> MaskSample:
     """The masks that the fit uses, besides the empty and the full one."""
+    allowed = SAMPLINGS if index == "banzhaf" else ("distinct", "distinct-reference")
+    sampling = one_of("sampling", allowed[0] if sampling is None else sampling, allowed)
+    probability(p), checks.seed(seed)
     if isinstance(masks, MaskSample):
         boolean_masks(masks.masks, n)
         size = masks.masks.sum(1)
@@ -193,8 +190,6 @@ def _sample(
             )
         return masks
     check_counts(n, masks)
-    allowed = SAMPLINGS if index == "banzhaf" else ("distinct", "distinct-reference")
-    sampling = one_of("sampling", allowed[0] if sampling is None else sampling, allowed)
     if n <= MAX_ENUMERATED and masks >= 2**n:
         return enumerate_masks(n, p=p)
     if masks < 3:
@@ -208,17 +203,12 @@ def _sample(
     return shapley_masks(n, masks - 2, seed=seed, weighting=weighting)
 
 
-def _warn_of_open_terms(masks: torch.Tensor, index: str, pairs: int, ridge: float | str) -> None:
-    """Warn where the masks cannot tell players apart, or are fewer than the terms."""
-    n = masks.shape[1]
-    Z = masks.double()
+def _warn_of_open_players(design: Design, index: str, ridge: float | str) -> None:
+    """Warn where the masks cannot tell players apart; of plain least squares the fit warns."""
+    if ridge == 0:
+        return
+    Z, n = design.sample.masks.double(), design.n
     centre = Z.mean(0) if index == "banzhaf" else Z.mean(1, keepdim=True)  # ends fix the sum
     needed = n if index == "banzhaf" else n - 1
     if (lost := needed - rank(Z - centre)) > 0:
-        warn_of_players("game", len(masks), lost, needed)
-    terms = n - 1 + pairs
-    if index == "shapley" and pairs and ridge == 0 and len(masks) < terms:
-        warn(
-            f"{len(masks)} masks do not determine {terms} terms; plain least squares gives the "
-            "smallest of many solutions. Use more masks or ridge='auto'."
-        )
+        warn_of_players(design, lost, needed)

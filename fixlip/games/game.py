@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, per_side, probability
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, ordinary, per_side, probability
 from fixlip.sampler import Side, bernoulli, enumerate_masks, side_seeds
 from fixlip.sampler.masks import check_counts
 from fixlip.sampler.sweep import check_side, embed_masks
@@ -149,4 +149,5 @@ def ask(game: Callable[[torch.Tensor], Any], masks: torch.Tensor) -> torch.Tenso
             f"the game gave NaN or infinite values for {bad} of {len(masks)} masks: every mask, "
             "the empty one included, needs a finite value"
         )
+    ordinary("the game's largest value", float(values.abs().max()))
     return values

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from fixlip.explanation import flatten
-from fixlip.sampler import MaskSample
 from fixlip.solver.errors import (
     DRAWS,
     copies,
@@ -18,12 +17,11 @@ from fixlip.solver.errors import (
     warn_of_few,
 )
 from fixlip.solver.leastsquares import Columns, LeastSquares
-from fixlip.solver.polynomial import Design, Polynomial, Problem
+from fixlip.solver.polynomial import Design, Polynomial, Problem, warn_of_terms
 
 
 def fit_game(
-    sample: MaskSample,
-    values: torch.Tensor,
+    design: Design,
     *,
     order: int = 2,
     ridge: float | str = "auto",
@@ -31,7 +29,7 @@ def fit_game(
     among: torch.Tensor | None = None,
     split: int | None = None,
 ) -> tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Fit one polynomial of the mask to a game's values (m,), float64, of a sample of masks (m, n).
+    """Fit one polynomial of the mask to a game's values, the one target (m, 1) of a design.
 
     ``ends`` are values of the empty and of the full mask, which the sample then leaves out, to be
     met exactly: the limit of infinite weights. With the Shapley kernel as weights this is
@@ -39,15 +37,14 @@ def fit_game(
     have pairs; with ``split``, the first so many of them with the others only. Returns e0, e1 (n,),
     e2 (n, n) and deviations as an `Explanation` keeps them.
     """
-    design = Design(sample, values[:, None], "game")
     everyone = torch.arange(design.n)
     among = everyone if among is None else among
     if order == 1:
         among, split = everyone[:0], None
     if ends is None:
-        (e0, e1, e2), *errors = _banzhaf_fit(design, values, ridge, among, split)
+        (e0, e1, e2), *errors = _banzhaf_fit(design, ridge, among, split)
     else:
-        (e0, e1, e2), *errors = _shapley_fit(design, values, ridge, among, split, ends)
+        (e0, e1, e2), *errors = _shapley_fit(design, ridge, among, split, ends)
     rows = [
         flatten(d0, d1.T, d2.permute(2, 0, 1) if order == 2 else None) for d0, d1, d2 in errors
     ]  # (k, terms)
@@ -56,14 +53,15 @@ def fit_game(
 
 def _banzhaf_fit(
     design: Design,
-    values: torch.Tensor,
     ridge: float | str,
     among: torch.Tensor,
     split: int | None,
 ) -> list[Polynomial]:
     """Terms of the values; deviations by groups of masks; simulated bias of the penalty."""
-    mean = design.w @ values  # taken off first: a minimum-norm solution would spread it over terms
-    Y = values[:, None] - mean
+    # The mean is taken off first: a minimum-norm solution would spread it over terms. A constant
+    # game's is exact.
+    mean = design.E[0] + design.w @ (design.E - design.E[0])
+    Y = design.E - mean
     problem = Problem(design, torch.arange(design.n), among, ridge, Y, split)
     e0, e1, e2 = problem.fit(Y)
     found = [(e0 + mean, e1, e2), problem.fit(residuals(problem, Y) * members(design))]
@@ -73,7 +71,6 @@ def _banzhaf_fit(
 
 def _shapley_fit(
     design: Design,
-    values: torch.Tensor,
     ridge: float | str,
     among: torch.Tensor,
     split: int | None,
@@ -85,14 +82,15 @@ def _shapley_fit(
     share = Z.mean(1)  # (m,)
     X = (2 * Z - 1)[:, among]
     empty, full = ends
-    Y = (values - empty - share * (full - empty))[:, None]
+    Y = design.E - (empty + share * (full - empty))[:, None]
     columns = Columns(X[:, :0], X, shift=1.0, split=split)
     auto = ridge == "auto" and not design.exact
     trust = design.trust if auto else 0.0
     problem = LeastSquares(Z - share[:, None], columns, design.w, trust)
-    penalty = problem.choose(Y)[0] if auto else 0.0 if ridge == "auto" else float(ridge)
-    if not auto and not design.exact:
-        problem.warn_of_penalty(Y, penalty, design.kind)
+    prior = problem.choose(Y)[0]
+    penalty = prior if auto else 0.0 if ridge == "auto" else float(ridge)
+    if (left := problem.undetermined - 1) > 0 and ridge == 0:  # the free terms sum to 0
+        warn_of_terms(design, left, problem.n_terms - 1, ridge)
     i, j = (among[some] for some in columns.positions())
 
     def monomials(free: torch.Tensor, pairs: torch.Tensor) -> Polynomial:
@@ -111,6 +109,6 @@ def _shapley_fit(
         monomials(*problem.solve(residual * members(design), penalty)),
     ]
     if penalty and len(i):
-        free, pairs = prior_errors(problem, Y, penalty)
+        free, pairs = prior_errors(problem, Y, penalty, prior)
         found.append(monomials(free / DRAWS**0.5, pairs / DRAWS**0.5))
     return found

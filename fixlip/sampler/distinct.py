@@ -34,8 +34,9 @@ def distinct(
     weighting : {"mass", "reference"}
         "mass" gives the drawn masks together the probability that the listed ones leave over.
         "reference" gives them probability 1 instead, which over-weights them wherever the border
-        trick is partial: it reproduces the weights of the published code.
-        Error bars do not count the bias that this brings, the larger the farther p is from 0.5.
+        trick is partial: it reproduces the weights of the published code. Terms are biased by it,
+        and a fit warns where that exceeds their error bars: where listed masks have more than half
+        of the probability, as they do where p is far from .5 or m near 2**n.
 
     References
     ----------

@@ -9,8 +9,17 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from fixlip import renamed
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, one_of, out_of_memory, warn
+from fixlip import checks, renamed
+from fixlip.checks import (
+    MAX_ENUMERATED,
+    boolean_masks,
+    integer,
+    one_of,
+    ordinary,
+    out_of_memory,
+    probability,
+    warn,
+)
 from fixlip.progress import progress_bar
 from fixlip.sampler.distinct import distinct
 from fixlip.sampler.masks import (
@@ -171,6 +180,7 @@ def sweep(
     if isinstance(masks, MaskSample):
         sample = masks
         boolean_masks(sample.masks, side.n)
+        probability(p), checks.seed(seed), one_of("sampling", sampling, SAMPLINGS)
     else:
         sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
     wanted = torch.cat([sample.masks, empty_and_full(side.n)])  # (m + 2, n)
@@ -233,4 +243,6 @@ def _check_rows(rows: torch.Tensor, count: int, width: int | None) -> torch.Tens
             f"the encoder gave NaN or infinite embeddings for {bad} of {count} masks: "
             "the checkpoint is broken, or its precision too low (try dtype=torch.float32)"
         )
+    if rows.dtype == torch.float64 and rows.numel():  # no other can be so large or so small
+        ordinary("the largest number in the embeddings", float(rows.abs().max()))
     return rows.detach().clone()  # some sides write every batch into the same memory

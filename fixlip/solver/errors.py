@@ -24,7 +24,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from fixlip.checks import warn
 from fixlip.explanation import count_terms, flatten
 from fixlip.sampler.masks import distinct_rows
 from fixlip.solver.leastsquares import BLOCK, LeastSquares
@@ -170,6 +169,8 @@ def members(design: Design) -> torch.Tensor:
     """
     draws = design.sample.draws().to(design.E.device)
     drawn = torch.nonzero(draws)[:, 0]
+    if design.sample.sampling.endswith("-reference"):
+        warn_of_weights(design, float(design.w[drawn].sum()))
     pair = torch.arange(len(drawn), device=drawn.device) // 2
     count = min(GROUPS, int(pair[-1]) + 1) if len(pair) else 0
     member = design.E.new_zeros(design.m, count)
@@ -178,6 +179,31 @@ def members(design: Design) -> torch.Tensor:
     if count > 1:
         member -= member.mean(1, keepdim=True)
     return member
+
+
+def together(m: int, p: float, sampling: str) -> float:
+    """In how many of m masks, on average, two players are both in the rarer state.
+
+    Infinite for samples whose masks are not alike, or not of equal weight.
+    """
+    return m * min(p, 1 - p) ** 2 if sampling in ("antithetic", "independent") else math.inf
+
+
+def warn_of_weights(design: Design, drawn: float) -> None:
+    """Warn where the reference code's weights bias terms by more than their error bars.
+
+    Beside listed masks of probability P, drawn masks have not 1 - P of the weight but 1 / (1 + P).
+    Up to P = .4, 95 % intervals covered as those of right weights; above .6, down to .45.
+    """
+    right = 2 - 1 / drawn if drawn else 0.0
+    if 0 < right < 0.5:
+        name = design.sample.sampling
+        design.warn(
+            "errors",
+            f'"{name}" gives the drawn masks {drawn:.0%} of the weight, which is {right:.0%} by '
+            "right: terms are biased, and error bars do not count that. Use sampling="
+            f'"distinct", unless the published numbers are wanted.',
+        )
 
 
 def copies(design: Design) -> torch.Tensor:
@@ -196,22 +222,24 @@ def residuals(problem: Problem, Y: torch.Tensor) -> torch.Tensor:
     repeats = copies(design)[0 :: 2 if design.folded else 1]
     different = float((1 / repeats).sum())
     rarer = "kept" if design.p < 0.5 else "removed"
-    drawn = design.sample.sampling in ("antithetic", "independent")  # alike, and of equal weight
-    rare = design.m * min(design.p, 1 - design.p) ** 2 if drawn else math.inf
+    rare = together(design.m, design.p, design.sample.sampling)
     if len(problem.among) > 1 and rare < MIN_TOGETHER:
-        warn(
-            f"{design.kind}: at p={design.p:g} two players are both {rarer} in {rare:.2g} of "
-            f"{design.m} masks on average: error bars within this side are too small. Use "
-            f"{math.ceil(MIN_TOGETHER * design.m / rare):,} masks or more, or a p nearer to .5."
+        needed = math.ceil(MIN_TOGETHER * design.m / rare)
+        more = f"{needed:,} masks or more, or " if needed < 10**9 else ""
+        design.warn(
+            "errors",
+            f"at p={design.p:g} two players are both {rarer} in {rare:.2g} of {design.m} masks on "
+            f"average: error bars within this side are too small. Use {more}a p nearer to .5.",
         )
-    parts = []
+    parts, used = [], []
     each_part = zip(problem.parts, problem.solutions(Y), problem.ridges, strict=True)
     for k, (part, solution, ridge) in enumerate(each_part):
         each = leverage(part, ridge)
-        if len(problem.among) < 2 or rare >= MIN_TOGETHER:
-            warn_of_few(design, part, ridge, float(each.sum()), different)
+        used.append(float(each.sum()))
         y = problem.of_part(k, Y)
         parts.append(corrected_residual(part, y, solution, each * repeats))
+    for k in np.argsort(used)[::-1]:  # the fullest part first: one warning is enough
+        warn_of_few(design, problem.parts[k], problem.ridges[k], used[k], different)
     if not design.folded:
         return parts[0]
     even, odd = parts
@@ -232,10 +260,11 @@ def warn_of_few(
     crowded = used > MAX_LEVERAGE * different and not settled
     if crowded or different - len(part.s) < MIN_LEFT or 2**design.n <= SMALL_GAME:
         terms = "even or odd terms" if design.folded else "terms"
-        warn(
-            f"{design.kind}: {different * (1 + design.folded):.0f} different masks are few for "
-            f"{used:.0f} {terms}: error bars within this side are too small. Use more masks"
-            f"{f'; {2**design.n} list them all' if design.n <= 12 else ''}."
+        design.warn(
+            "errors",
+            f"{different * (1 + design.folded):.0f} different masks are few for {used:.0f} "
+            f"{terms}: error bars within this side are too small. Use more masks"
+            f"{f'; {2**design.n} list them all' if design.n <= 12 else ''}.",
         )
 
 
@@ -280,23 +309,25 @@ def shrinkage(problem: Problem, Y: torch.Tensor) -> Polynomial | None:
     if not any(r and p.columns.count for r, p in zip(problem.ridges, problem.parts, strict=True)):
         return None
     errors = [
-        prior_errors(part, problem.of_part(k, Y), ridge)
-        for k, (part, ridge) in enumerate(zip(problem.parts, problem.ridges, strict=True))
+        prior_errors(part, problem.of_part(k, Y), problem.ridges[k], problem.priors[k])
+        for k, part in enumerate(problem.parts)
     ]
     return problem.monomials([(free / DRAWS**0.5, b / DRAWS**0.5) for free, b in errors])
 
 
-def prior_errors(part: LeastSquares, Y: torch.Tensor, ridge: float) -> Solution:
+def prior_errors(part: LeastSquares, Y: torch.Tensor, ridge: float, prior: float) -> Solution:
     """The penalty's bias in free terms (f, k * DRAWS) and in penalised ones (q, k * DRAWS).
 
-    Coefficients are drawn from the prior that the penalty stands for (always the same draws), with
-    the variance that the targets (m, k) imply, and fitted without noise.
+    Coefficients are drawn from the normal prior that the likeliest penalty, ``prior``, stands for
+    (always the same draws), with the variance that the targets (m, k) imply, and fitted without
+    noise.
     """
     q, k = part.columns.count, Y.shape[1]
     if not q or not ridge:
         return Y.new_zeros(part.free.shape[1], k * DRAWS), Y.new_zeros(q, k * DRAWS)
     inside, outside, rows = part.energy(Y)
-    variance = (inside / (part.values + ridge)[:, None]).sum(0) + outside / ridge
+    prior = prior or ridge  # columns that span nothing have no likeliest penalty
+    variance = (inside / (part.values + prior)[:, None]).sum(0) + outside / prior
     variance = variance / max(rows, 1)  # (k,): of highest restricted likelihood
     rng = torch.Generator().manual_seed(q)  # one problem's draws are not another's
     b = torch.randn(q, k, DRAWS, generator=rng, dtype=Y.dtype).to(Y.device)

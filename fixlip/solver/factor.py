@@ -10,7 +10,6 @@ plus the cross terms (z - zbar)' J_I J_T' (y - ybar), expanded into monomials.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import instance, number, one_of
+from fixlip.checks import instance, number, one_of, ordinary
 from fixlip.explanation import Explanation
 from fixlip.solver.errors import SideErrors, blocks, deviations
 from fixlip.solver.polynomial import Polynomial
@@ -164,7 +163,7 @@ def pair(
         p=(image.p, text.p),
         empty_value=ends[0],
         grand_value=ends[1],
-        info=copy.deepcopy({"image": image.info, "text": text.info, "fit": fit}),
+        info={"image": image.info, "text": text.info, "fit": fit},
         picture=image.picture,
         deviations=None if rows is None else rows.cpu().numpy(),
     )
@@ -189,9 +188,10 @@ def pair_scale(
         )
     scale = models[0].get("logit_scale", 1.0) if scale is None else scale
     bias = models[0].get("logit_bias", 0.0) if bias is None else bias
-    if scale == 0:
-        raise ValueError("scale must not be 0: the game would have the same value everywhere")
-    return number("scale", scale), number("bias", bias)
+    scale, bias = number("scale", scale), number("bias", bias)
+    if not ordinary("the scale", abs(scale)):
+        raise ValueError("with scale=0 every score is the bias: there is nothing to explain")
+    return scale, bias
 
 
 def _terms(image: Factor, text: Factor, *, cross: bool) -> tuple[torch.Tensor, ...]:

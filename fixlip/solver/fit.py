@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from fixlip.checks import instance, number, one_of, warn
+from fixlip.checks import instance, number, one_of
 from fixlip.sampler import Sweep
 from fixlip.solver.errors import SideErrors
 from fixlip.solver.factor import Factor
@@ -40,8 +40,8 @@ def fit(
         chooses it by restricted maximum likelihood of the embedding (none for an enumerated side),
         and whether pairs of strong players are penalised less; below 4 masks per first-order term
         it penalises these terms too. 0 is plain least squares (minimum norm, and a warning, where
-        the masks leave terms open). A number far above that of "auto" warns: error bars count the
-        bias that it has if it is right.
+        the masks leave terms open). Error bars count the bias that a penalty of any size is
+        expected to have, as the masks show how large terms are.
     among : sequence of int, optional
         Players that have pairs, with each other and with the other side; by default all.
     errors : bool
@@ -62,16 +62,35 @@ def fit(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     """
     check_fit(order, ridge)
-    sample = instance(swept, Sweep, "fixlip.sweep(side) makes one").sample
-    design = Design(sample, swept.embeddings, swept.info.get("kind", "side"))
+    design = design_of(instance(swept, Sweep, "fixlip.sweep(side) makes one"))
+    return fit_design(swept, design, order=order, ridge=ridge, among=among, errors=errors)
+
+
+def design_of(swept: Sweep) -> Design:
+    """The masks and embeddings of a sweep, to be fitted once or more."""
+    return Design(swept.sample, swept.embeddings, swept.info.get("kind", "side"))
+
+
+def fit_design(
+    swept: Sweep,
+    design: Design,
+    *,
+    order: int,
+    ridge: float | str,
+    among: Sequence[int] | None,
+    errors: bool,
+) -> Factor:
+    """What `fit` does, of a sweep whose `design_of` is there already."""
+    sample = swept.sample
     everyone = torch.arange(design.n)
     some = everyone if among is None else _players(among, design.n)
+    own = None
+    if order == 2 or among is not None:  # first, as it has more terms to warn of
+        own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
     slopes = Problem(design, some, some[:0], ridge, design.sketch)
     if slopes.penalises_first and (lost := design.undetermined_players):
-        warn_of_players(design.kind, design.m, lost, design.n)
-    own = slopes
-    if order == 2 or among is not None:
-        own = Problem(design, everyone, some if order == 2 else some[:0], ridge, design.sketch)
+        warn_of_players(design, lost, design.n)
+    own = slopes if own is None else own
     origin, first, _ = slopes.fit(design.E)
     chosen = {} if among is None else {"among": some.tolist()}
     return Factor(
@@ -98,12 +117,13 @@ def check_fit(order: int, ridge: float | str) -> None:
         number('ridge must be "auto", or', ridge, at_least=0)
 
 
-def warn_of_players(kind: str, m: int, lost: int, n: int) -> None:
+def warn_of_players(design: Design, lost: int, n: int) -> None:
     """Warn that masks leave first-order terms to a penalty."""
-    warn(
-        f"{kind}: {m} masks leave {lost} of {n} first-order terms undetermined (players that are "
+    design.warn(
+        "terms",
+        f"{design.m} masks leave {lost} of {n} first-order terms undetermined (players that are "
         "always or never kept, or always together): they are guesses. Use more masks, or a p "
-        "nearer to 0.5."
+        "nearer to 0.5.",
     )
 
 

@@ -13,12 +13,7 @@ from functools import cached_property
 
 import torch
 
-from fixlip.checks import warn
-
 BLOCK = 2**24  # maximum entries of a block of design columns, float64: 128 MB
-# Bars of a given penalty were measured to miss its bias where it is so many times the likeliest,
-# and not small beside the eigenvalues, which are about 1.
-TOO_STRONG, NOT_SMALL = 8, 0.03
 KEPT = 2**22  # largest design, in entries, that is cached: 32 MB
 
 
@@ -175,15 +170,6 @@ class LeastSquares:
         cost = rows * misfit.log() + variance.log().sum(1) + noise_only * grid.log()
         best = cost.argmin()
         return float(grid[best]), float(cost[best])
-
-    def warn_of_penalty(self, Y: torch.Tensor, ridge: float, kind: str) -> None:
-        """Warn of a given penalty so much above the likeliest that error bars miss its bias."""
-        likely = self.choose(Y)[0] if ridge else 0.0
-        if likely > 0 and ridge > max(TOO_STRONG * likely, NOT_SMALL) and bool(Y.any()):
-            warn(
-                f"{kind}: ridge={ridge:g} is {ridge / likely:.2g} times what the values speak for: "
-                "it draws terms towards 0 by more than their error bars say. Use ridge='auto'."
-            )
 
     def energy(self, Y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Squared components along the columns (r, k), remainder (k,), and degrees of freedom."""

@@ -53,6 +53,13 @@ class Design:
             and torch.equal(sample.masks[0::2], ~sample.masks[1::2])
             and torch.equal(sample.weights[0::2], sample.weights[1::2])
         )
+        self._warned: set[str] = set()
+
+    def warn(self, of: str, message: str) -> None:
+        """Warn of open terms ("terms") or of error bars ("errors"), once whatever is fitted."""
+        if of not in self._warned:
+            self._warned.add(of)
+            warn(f"{self.kind}: {message}")
 
     @property
     def undetermined_players(self) -> int:
@@ -85,6 +92,16 @@ class Design:
         if not float(size.sum()) > 0:  # a constant embedding
             return torch.ones_like(size)
         return size ** (POWER / 2) / (size**POWER).mean().sqrt()
+
+
+def warn_of_terms(design: Design, left: int, terms: int, ridge: float | str) -> None:
+    """Warn that masks leave terms open that no penalty settles."""
+    also = "" if ridge == "auto" else " or ridge='auto'"
+    design.warn(
+        "terms",
+        f"{design.m} masks leave {left} of {terms} terms undetermined; of many solutions the "
+        f"smallest is taken. Use more masks{also}.",
+    )
 
 
 def rank(X: torch.Tensor) -> int:
@@ -122,18 +139,15 @@ class Problem:
         self.parts = self._factorise(self.scale)
         if auto:
             self.ridges = [chosen for chosen, _ in self._choose(self.parts, Y)]
+            self.priors = self.ridges
         else:
             self.ridges = [0.0 if ridge == "auto" else float(ridge)] * len(self.parts)
-            if not design.exact:
-                self.parts[0].warn_of_penalty(self.of_part(0, Y), self.ridges[0], design.kind)
+            self.priors = self.ridges
+            if any(self.ridges):  # a penalty of the user's says nothing of how large terms are
+                self.priors = [chosen for chosen, _ in self._choose(self.parts, Y)]
         left = sum(part.undetermined for part in self.parts)
         if left and not any(self.ridges):
-            terms = sum(part.n_terms for part in self.parts)
-            also = "" if ridge == "auto" else " or ridge='auto'"
-            warn(
-                f"{design.kind}: {design.m} masks leave {left} of {terms} terms undetermined; of "
-                f"many solutions the smallest is taken. Use more masks{also}."
-            )
+            warn_of_terms(design, left, sum(part.n_terms for part in self.parts), ridge)
 
     def _factorise(
         self, scale: torch.Tensor, rows: slice = slice(None)

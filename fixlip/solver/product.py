@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import warn
+from fixlip.checks import integer, warn
 from fixlip.explanation import Explanation, Player, count_terms
 from fixlip.solver.factor import Factor
 from fixlip.solver.leastsquares import BLOCK
@@ -197,11 +197,9 @@ class ProductExplanation(Explanation):
         order : {3, 4}
             3: a pair of one side with a player of the other. 4: a pair of each side.
         """
-        if order not in (3, 4) or count < 1:
-            raise ValueError(
-                "strongest_interactions finds 1 or more of order 3 or 4 (order 2: `strongest`); "
-                f"got count={count!r}, order={order!r}"
-            )
+        integer("count", count)
+        if order not in (3, 4):
+            raise ValueError(f"order must be 3 or 4 (of order 2: `strongest`), got {order!r}")
         found: list[tuple[tuple[int, ...], float]] = []
         for sizes in [(2, 1), (1, 2)] if order == 3 else [(2, 2)]:
             (left, a), (right, b) = (
@@ -232,12 +230,9 @@ class ProductExplanation(Explanation):
 
     def _sides(self, players: Player | Iterable[Player]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Players of the image and of the text, each counted within its side and in order."""
-        one = isinstance(players, (str, int, np.integer))
-        index = sorted(self.index(player) for player in ([players] if one else players))
+        index = sorted(self.indices(players))
         image = tuple(i for i in index if i < self.n_image)
         text = tuple(i - self.n_image for i in index if i >= self.n_image)
-        if len(set(index)) < len(index):
-            raise ValueError(f"{players!r} names a player twice: name different players")
         if max(len(image), len(text)) > 2:
             raise ValueError(
                 f"{players!r}: {len(image)} players of the image and {len(text)} of the text; the "

@@ -15,7 +15,6 @@ orthogonal to each other under w (x) v. The reference that forms all values: `so
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ import torch
 from fixlip.checks import instance, integer, one_of
 from fixlip.explanation import Explanation
 from fixlip.sampler import Sweep
-from fixlip.solver.factor import pair, pair_scale
-from fixlip.solver.fit import check_fit, fit
+from fixlip.solver.factor import Factor, pair, pair_scale
+from fixlip.solver.fit import check_fit, design_of, fit_design
 from fixlip.solver.product import with_products
 
 
@@ -85,15 +84,18 @@ def solve(
     sweeps = [instance(swept, Sweep, hint) for swept in (image_sweep, text_sweep)]
     pair_scale(image_sweep.info, text_sweep.info, scale=scale, bias=bias)  # raises before the work
     within = 1 if order == 1 or basis == "cross" else 2
-    among: tuple[Any, ...] = (None, None)
+    designs = [design_of(swept) for swept in sweeps]
+
+    def fits(order: int, among: tuple, errors: bool) -> list[Factor]:
+        options = {"order": order, "ridge": ridge, "errors": errors}
+        each = zip(sweeps, designs, among, strict=True)
+        return [fit_design(*swept, among=some, **options) for *swept, some in each]
+
+    among: tuple = (None, None)
     if basis == "top" and order != 1:
-        quick = [fit(swept, order=1, ridge=ridge, errors=False) for swept in sweeps]
-        first = pair(*quick, order=1, scale=1.0, bias=0.0, errors=False)
+        first = pair(*fits(1, among, False), order=1, scale=1.0, bias=0.0, errors=False)
         among = top_players(first.e1, image_sweep.n, k)
-    image, text = (
-        fit(swept, order=within, ridge=ridge, among=some, errors=errors)
-        for swept, some in zip(sweeps, among, strict=True)
-    )
+    image, text = fits(within, among, errors)
     found = pair(image, text, order=1 if order == 1 else 2, scale=scale, bias=bias)
     found.info["fit"] |= {"order": order, "basis": basis} | ({"k": k} if basis == "top" else {})
     return with_products(found, image, text) if order == "product" else found

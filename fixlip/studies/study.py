@@ -19,7 +19,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -27,7 +29,7 @@ import numpy as np
 import pandas as pd
 import tqdm.auto
 
-from fixlip.checks import out_of_memory, warn
+from fixlip.checks import integer, out_of_memory, warn
 from fixlip.files import user_path
 from fixlip.studies.fingerprints import fingerprint
 from fixlip.studies.store import FORMAT, Folder, Nowhere
@@ -120,6 +122,8 @@ def study(
     0   dog       6
     1  star       8
     """
+    if not isinstance(constants, Mapping | None):
+        raise TypeError(f"constants must be a dict of arguments, got {type(constants).__name__}")
     items, constants = _items(items), dict(constants or {})
     _check_call(function, constants)
     mine = slice(_first(shard), None, shard[1])
@@ -200,10 +204,13 @@ def _check_call(function: Callable, constants: dict) -> None:
 
 def _first(shard: tuple[int, int]) -> int:
     """The first item of a part, after checking."""
-    whole = isinstance(shard, Sequence) and [type(x) for x in shard] == [int, int]
-    if not whole or not 0 <= shard[0] < shard[1]:
+    try:
+        first, parts = (integer("shard", x, at_least=0) for x in shard)
+    except (TypeError, ValueError):
+        first = parts = 0
+    if not first < parts:
         raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard!r}")
-    return shard[0]
+    return first
 
 
 def _names(function: Callable, items: list, constants: dict, folder: object) -> list[str]:
@@ -304,6 +311,8 @@ def _cell(value: Any) -> float | int | str | bool | None:
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
+    if isinstance(value, Real | Decimal):
+        return float(value)
     if value is not None:
         raise TypeError(f"{type(value).__name__}; expected numbers, strings, booleans or None")
     return None

@@ -121,6 +121,22 @@ def test_longer_names_own_their_words():
     assert replacement(example)[1] == Mention(1, 11, 16, (0,))
 
 
+def test_a_partner_that_is_itself_a_negative_is_no_true_caption(folder):
+    """It was paired: "true" captions that are wrong, or a caption with itself."""
+    path = folder / "hnc_clean_strict_test.json"
+    content = json.loads(path.read_text())
+    content["2370799"]["captions"]["3"]["cpt_p_id"] = "1"
+    content["2370799"]["captions"]["4"]["cpt_p_id"] = "4"
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="2 negatives name no true caption"):
+        assert [example.id for example in read_hnc(folder)] == ["2370799/1", "99/6"]
+
+
+def test_the_folder_of_pictures_is_a_path(folder):
+    with pytest.raises(TypeError, match=r"expected a path, .* got None"):
+        read_hnc(folder, images=None)
+
+
 @pytest.mark.parametrize(
     "captions, message",
     [
@@ -157,12 +173,15 @@ def test_what_is_missing_is_told(folder):
     "key, value, message",
     [
         ("caption", None, "'caption' must be a text"),
-        ("label", "x", "invalid literal"),
+        ("label", "x", "'label' must be 0 or 1, got 'x'"),
+        ("label", None, "'label' must be 0 or 1, got None"),
+        ("label", 2, "'label' must be 0 or 1, got 2"),
         ("bboxes", {"1": DOG | {"name": None}}, "'name' must be a text"),
         ("bboxes", {"1": DOG | {"bbox": [0, 0, float("nan"), 1]}}, "a box is"),
         ("bboxes", {"1": DOG | {"bbox": [0, 0, -1, 1]}}, r"a box is .* got \[0, 0, -1, 1\]"),
         ("bboxes", {"1": DOG | {"bbox": {"x": 1, "y": 1, "w": 1}}}, "'h' is missing"),
-        ("bboxes", [DOG], "unsupported operand"),
+        ("bboxes", [DOG], r"'bboxes' must be a JSON object, got \["),
+        ("bboxes", {"1": None}, "a box with its name must be a JSON object, got None"),
     ],
 )
 def test_a_broken_caption_is_named(folder, key, value, message):

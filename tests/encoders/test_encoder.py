@@ -374,6 +374,8 @@ def test_removed_patches_of_regions_and_names(make, noise):
     assert (owner[:2, :2] == 0).all() and (owner == 0).sum() == 4
     for several in ([dog, ~dog], np.stack([dog, ~dog])):
         assert encoder.image(noise, players=several).names == ("region 1", "region 2")
+    for one in (dog, dog.astype(np.uint8), torch.tensor(dog)):
+        assert encoder.image(noise, players=one).names == ("region 1", "rest")
     for none in (None, 4):
         with pytest.raises(TypeError, match=f"of type {type(none).__name__} .* regions by name"):
             encoder.image(noise, players=none)
@@ -384,7 +386,7 @@ def test_removed_patches_of_regions_and_names(make, noise):
     outside[:, :6] = True
     with pytest.raises(ValueError, match="'edge' owns no patch: it covers at most 0%"):
         encoder.image(noise, players={"edge": outside})
-    with pytest.raises(ValueError, match="booleans of shape"):
+    with pytest.raises(ValueError, match="booleans, or 1 and 0, of shape"):
         encoder.image(noise, players=[dog[:10]])
     for players in ("3x2", "patch", "0x0", "9x9"):
         with pytest.raises(ValueError, match=r"unknown; expected 'patches'|do not fit the grid"):

@@ -63,7 +63,9 @@ def test_regions_overlap_and_pixels_beyond_the_last_patch():
     large = np.zeros((7, 7), bool)
     large[:3, :3] = True
     large[6, :] = True  # the seventh row is no patch of a 2x2 grid of 3x3 patches
-    with pytest.raises(ValueError, match="'small' owns no patch: it covers at most 67%"):
+    with pytest.raises(
+        ValueError, match="'small' owns no patch: 'large' cover the same patches as"
+    ):
         players.regions({"small": small, "large": large}, 2, 2)
     assert players.regions({"large": large}, 2, 2).owner.tolist() == [0, 1, 1, 1]
 
@@ -75,6 +77,19 @@ def test_regions_overlap_and_pixels_beyond_the_last_patch():
         ({"rest": np.ones((4, 4), bool)}, "'rest' is kept"),
         ({"dog": np.ones((4, 4, 3), bool)}, r"'dog' has shape \(4, 4, 3\)"),
         ({"dog": np.zeros((4, 4), bool)}, "'dog' owns no patch: it covers at most 0%"),
+        (
+            {name: np.ones((4, 4), bool) for name in ("dog", "cat")},
+            "'cat' owns no patch: 'dog' cover the same patches as much or more",
+        ),
+        (
+            {
+                "left": np.array([4 * [True, True, False, False]]).reshape(4, 4),
+                "right": np.array([4 * [False, False, True, True]]).reshape(4, 4),
+                "all": np.ones((4, 4), bool),
+            },
+            "'all' owns no patch: 'left' and 'right' cover the same patches",
+        ),
+        ({1: np.ones((4, 4), bool), "1": np.ones((4, 4), bool)}, "two regions have one name"),
     ],
 )
 def test_bad_regions(masks, message):

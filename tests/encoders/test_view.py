@@ -56,6 +56,25 @@ def test_regions_follow_the_image(size):
     assert np.abs(part - seen).mean() < 0.03 and ((part > 0.5) == (seen > 0.5)).mean() > 0.95
 
 
+def test_regions_are_booleans_or_zeros_and_ones():
+    """pycocotools gives masks as uint8."""
+    region = np.eye(8, dtype=bool)
+    right = CROPPING.coverage(region, (8, 8))
+    for same in (
+        region.astype(np.uint8),
+        region.tolist(),
+        torch.tensor(region),
+        Image.fromarray(region),
+    ):
+        np.testing.assert_array_equal(CROPPING.coverage(same, (8, 8)), right)
+
+
+@pytest.mark.parametrize("region", [[[1, 0], [1]], 3, None, "dog", np.full((2, 2), 2)])
+def test_what_is_no_region_is_refused(region):
+    with pytest.raises(ValueError, match=r"expected booleans, or 1 and 0, of shape \(2, 2\)"):
+        CROPPING.coverage(region, (2, 2))
+
+
 def test_bad_regions():
     with pytest.raises(ValueError, match=r"shape \(3, 3\) and type bool"):
         CROPPING.coverage(np.zeros((3, 3), bool), (4, 3))

@@ -1,5 +1,7 @@
 """All methods in one call: each as its own module gives it, and no work done twice."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,17 @@ def test_sides_are_worked_on_once(sides, found, monkeypatch):
     assert counts == {"image": 98 + 2, "text": 8 + 2}
     explain_all(*sides, **{**only, "seed": 4}, cache=cache)
     assert counts["image"] == 2 * 98 + 2
+
+
+def test_what_is_written_into_the_info_of_one_explanation_stays_there(sides):
+    cache = {}
+    options = {"methods": ("FIxLIP", "ITSM-O"), "p": (0.4, 0.5), "masks": 32, "cache": cache}
+    first, second = (explain_all(*sides, **options) for _ in range(2))
+    one, *others = [*first.values(), *second.values()]
+    one.info["image"]["grid"].append("mine")
+    one.info["text"]["model"]["name"] = "mine"
+    for side, other in itertools.product(sides, others):
+        assert "mine" not in str(side.info) + str(other.info)
 
 
 def test_what_is_refused(sides):

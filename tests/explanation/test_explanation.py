@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fixlip.explanation import Explanation
-from fixlip.files import write_arrays
+from fixlip.files import read_arrays, write_arrays
 from fixlip.metrics import faithfulness
 
 
@@ -75,6 +75,12 @@ def test_terms_are_taken_as_arrays_tensors_and_lists(kind):
         ({"e1": ["a", "b"]}, "e1 must be real numbers"),
         ({"p": (2, -1)}, "p must be one or two probabilities"),
         ({"p": (0.5,) * 3}, "one value or two"),
+        ({"p": "x"}, "p must be one or two probabilities"),
+        ({"p": (None, 0.5)}, "p must be one or two probabilities"),
+        ({"empty_value": "x"}, "empty_value must be a number, or NaN, got 'x'"),
+        ({"grand_value": None}, "grand_value must be a number, or NaN, got None"),
+        ({"picture": "x.png"}, r"\(height, width, 3\) and type uint8"),
+        ({"picture": np.zeros((2, 2, 3))}, r"got \(2, 2, 3\) and float64"),
         ({"n_image": 1.0}, "n_image must be a whole number"),
         ({"n_image": 3}, "n_image up to 2"),
         ({"deviations": np.zeros((3, 9))}, r"or without pairs \(rows, 3\), got \(3, 9\)"),
@@ -84,6 +90,24 @@ def test_terms_that_would_mislead_are_refused(change, message):
     given = {"e0": 0.0, "e1": np.ones(2), "e2": np.zeros((2, 2)), "players": ("a", "b")}
     with pytest.raises(ValueError, match=message):
         Explanation(**{**given, "n_image": 1, **change})
+
+
+@pytest.mark.parametrize("change", [{"players": "ab"}, {"players": None}, {"info": [1]}])
+def test_names_are_in_a_list_and_info_in_a_dict(change):
+    given = {"e0": 0.0, "e1": np.ones(2), "e2": np.zeros((2, 2)), "players": ("a", "b")}
+    with pytest.raises(TypeError, match=f"{next(iter(change))} must be a (list|dict)"):
+        Explanation(**{**given, "n_image": 1, **change})
+
+
+@pytest.mark.parametrize("info", [{(1, 2): 3}, {"a": {b"x": 1}}, "circle"])
+def test_info_that_no_file_can_hold_is_told(explanation, info, tmp_path):
+    if info == "circle":
+        info = {}
+        info["a"] = info
+    e = replace(explanation, info=info)
+    with pytest.raises((TypeError, ValueError), match=r"e\.safetensors: `info` cannot be stored"):
+        e.save(tmp_path / "e.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_numbers_of_numpy_and_torch_in_the_record_are_saved(explanation, tmp_path):
@@ -136,6 +160,68 @@ def test_players_that_cannot_be_found_are_named(explanation):
         Explanation(0.0, np.zeros(2), np.zeros((3, 3)), ("a", "b", "c"), 1)
 
 
+@pytest.mark.parametrize(
+    ("player", "error", "message"),
+    [
+        ([3, 3], ValueError, r"\[3, 3\] names a player twice"),
+        (["red", 3], ValueError, "names a player twice"),
+        ([0, -6], ValueError, "names a player twice"),
+        (True, TypeError, "name or its position, got True"),
+        (np.array([True] + 5 * [False]), TypeError, r"of a mask, give np\.flatnonzero\(mask\)"),
+        (1.5, TypeError, "got 1.5"),
+        (None, TypeError, "got None"),
+        (b"red", TypeError, "got b'red'"),
+        ([[0, 1]], TypeError, r"got \[0, 1\]"),
+        ([], ValueError, "name one or more players"),
+        (-7, IndexError, "there is no player -7: there are 6"),
+    ],
+)
+def test_what_is_no_player_is_refused(explanation, player, error, message):
+    """A player given twice counted twice, True was player 1, and b"red" three numbers."""
+    with pytest.raises(error, match=message):
+        explanation.given(player)
+
+
+@pytest.mark.parametrize(
+    "players",
+    [torch.tensor([3, 4]), np.array([3, 4]), {3, 4}, range(3, 5), iter((3, 4)), ("red", 4)],
+)
+def test_players_come_in_any_collection(explanation, players):
+    np.testing.assert_array_equal(explanation.given(players), explanation.given([3, 4]))
+    for one in (torch.tensor(3), np.array(3), np.str_("red")):
+        np.testing.assert_array_equal(explanation.given(one), explanation.given(3))
+
+
+@pytest.mark.parametrize("size", [1e-60, 1e-30, 1.0, 1e30, 1e60])
+def test_error_bars_of_any_size_are_formed_and_saved(explanation, size, tmp_path):
+    """In float32 those of 1e-60 were 0, and of 1e60 infinite."""
+    rows = size * explanation.deviations.astype(float)
+    numbers = {name: size * getattr(explanation, name) for name in ("e0", "e1", "e2")}
+    e = replace(explanation, **numbers, deviations=rows)
+    e = Explanation.load(e.save(tmp_path / "e.safetensors"))
+    np.testing.assert_allclose(e.stderr.e2, size * explanation.stderr.e2, rtol=1e-6)
+    first = e.first_order()
+    np.testing.assert_allclose(first.stderr.e1, e.stderr_of(Explanation.attributions), rtol=1e-6)
+    assert e.deviations.dtype == (np.float64 if size in (1e-60, 1e60) else np.float32)
+
+
+def test_error_bars_that_are_no_numbers_are_refused(explanation):
+    with pytest.raises(ValueError, match="terms of deviations are NaN or infinite"):
+        replace(explanation, deviations=np.full((2, 22), np.nan))
+    lists = replace(explanation, deviations=explanation.deviations.tolist())
+    np.testing.assert_array_equal(lists.stderr.e1, explanation.stderr.e1)
+
+
+def test_what_is_written_into_the_info_of_one_stays_there(explanation):
+    """The sides of a pair, and views of one explanation, shared their parts."""
+    others = explanation.first_order(), replace(explanation, e0=0.0)
+    explanation.info["image"]["model"]["name"] = "mine"
+    explanation.info["text"]["token_ids"].append(8)
+    for other in others:
+        assert other.info["image"]["model"]["name"] == "toy"
+        assert other.info["text"]["token_ids"] == [5, 6, 7]
+
+
 @pytest.mark.parametrize("name", ["e.safetensors", "deep/er/e.safetensors"])
 def test_files_give_back_the_same_bits(explanation, tmp_path, name):
     path = explanation.save(tmp_path / name)
@@ -171,6 +257,21 @@ def test_broken_and_foreign_files_are_named(explanation, tmp_path):
         Explanation.load(tmp_path / "missing.safetensors")
     with pytest.raises(ValueError, match=r"end the name in \.safetensors"):
         explanation.save(tmp_path / "e.pkl")
+
+
+def test_a_file_of_another_version_or_with_bars_that_are_no_numbers_is_told(explanation, tmp_path):
+    path = tmp_path / "e.safetensors"
+    arrays, about = read_arrays(explanation.save(path))
+    for change, message in (
+        ({"format": "fixlip-explanation-9"}, "read it with the version that wrote it"),
+        ({"info": [1]}, "info must be a dict"),
+    ):
+        write_arrays(path, arrays, about | change)
+        with pytest.raises(ValueError, match=f"is not a whole explanation file: .*{message}"):
+            Explanation.load(path)
+    write_arrays(path, arrays | {"deviations": np.full((2, 22), np.nan, np.float32)}, about)
+    with pytest.raises(ValueError, match="terms of deviations are NaN or infinite"):
+        Explanation.load(path)
 
 
 def test_a_failed_save_leaves_the_old_file(explanation, tmp_path, monkeypatch):
@@ -261,16 +362,3 @@ def test_counts_of_pairs_are_whole_numbers(explanation, count):
     """-1 gave all pairs but the weakest."""
     with pytest.raises(ValueError, match="count must be a whole number of 0 or more"):
         explanation.strongest(count)
-
-
-def test_players_are_named_once_and_in_any_collection(explanation):
-    n = explanation.n_image
-    expected, both = explanation.cross[:, :2].sum(1), [n, n + 1]
-    for several in (both, tuple(both), set(both), np.array(both), torch.tensor(both)):
-        np.testing.assert_allclose(explanation.given(several), expected)
-    for twice in ([n, n], [n, n - explanation.n]):
-        with pytest.raises(ValueError, match="a player is named twice"):
-            explanation.given(twice)
-    for wrong in (True, [False], None, b"red", 1.0):
-        with pytest.raises(KeyError, match="no player is called"):
-            explanation.given(wrong)

@@ -147,6 +147,7 @@ def test_estimates_are_right_on_average():
         assert np.abs(biases(sampling)).max() < 5
 
 
+@pytest.mark.filterwarnings("ignore:.*terms are biased")
 def test_weights_that_forget_the_listed_mass_are_found_out():
     # negative control: the test above fails the weights of the published code
     assert np.abs(biases("distinct-reference")).max() > 6
@@ -280,6 +281,12 @@ def test_values_may_be_torch_or_numpy(returned):
         (smooth(), {"sampling": "sobol"}, ValueError, "sampling must be"),
         (smooth(), {"sampling": "antithetic", "index": "shapley"}, ValueError, "sampling must be"),
         (smooth(), {"sampling": "sobol", "masks": 256}, ValueError, "sampling must be"),
+        (smooth(), {"p": "x", "index": "shapley"}, ValueError, "p is the probability"),
+        (smooth(), {"p": 7, "masks": bernoulli(8, 9)}, ValueError, "p is the probability"),
+        (smooth(), {"seed": "x", "masks": bernoulli(8, 9)}, ValueError, "seed must be"),
+        (smooth(), {"sampling": "x", "masks": bernoulli(8, 9)}, ValueError, "sampling must be"),
+        (lambda masks: masks.sum(1).double() * 1e-90, {}, ValueError, "largest value is 8e.90 in"),
+        (lambda masks: masks.sum(1).double() * 1e90, {}, ValueError, "largest value is 8e.90 in"),
         (smooth(), {"ridge": "much", "masks": 256}, ValueError, "ridge must be"),
         (lambda masks: masks.sum(1), {"n": 8.7}, ValueError, "whole number"),
         (lambda masks: torch.zeros(3), {}, ValueError, r"returned values of the shape \(3,\)"),
@@ -423,7 +430,7 @@ def test_each_cause_is_warned_of_once():
     assert found and len(found) == len(set(found))
 
 
-@pytest.mark.parametrize("scale", [1e-130, 1e-45, 1e38, 1e130])
+@pytest.mark.parametrize("scale", [1e-60, 1e-45, 1e38, 1e60])
 def test_error_bars_have_the_size_of_the_game(scale):
     """In float32 they became 0, which says "exact", or infinite."""
     plain = fixlip.estimate(smooth(8), n=8, masks=100)
@@ -434,8 +441,3 @@ def test_error_bars_have_the_size_of_the_game(scale):
     np.testing.assert_allclose(
         quantity / scale, plain.stderr_of(fixlip.Explanation.attributions), rtol=1e-4
     )
-
-
-def test_error_bars_that_overflow_are_refused():
-    with pytest.raises(ValueError, match="multiply the game by a smaller number"):
-        fixlip.estimate(lambda z: smooth(8)(z) * 1e200, n=8, masks=100)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 
@@ -149,6 +150,36 @@ def test_grids_that_do_not_fit():
     bare = replace(e, info={"image": {"kind": "text"}})
     with pytest.raises(ValueError, match=r"no patch grid \(text\)"):
         on_common_grid(bare)
+
+
+@pytest.mark.parametrize("grid", [0, None, "ab", (2,), (1, 1, 1), (1.5, 2), (True, True)])
+def test_what_is_no_grid_is_refused(grid):
+    with pytest.raises(ValueError, match=r"whole number.*got"):
+        on_common_grid(explained(3, 4), grid)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda e: on_common_grid(2),
+        lambda e: difference(e, 2),
+        lambda e: difference("e.safetensors", e),
+        lambda e: rank_correlation(e, None),
+        lambda e: variance_shares([e]),
+    ],
+)
+def test_what_is_no_explanation_is_refused(call):
+    with pytest.raises(TypeError, match=r"expected an Explanation, got .*: fixlip\.explain"):
+        call(explained(3, 4))
+
+
+def test_what_has_no_common_scale_is_refused():
+    swept = sweep(Words())
+    with pytest.raises(TypeError, match=r"expected a Sweep, got int: fixlip\.sweep"):
+        unit_scale(swept, 2)
+    narrow = replace(swept, embeddings=swept.embeddings[:, :3], ends=swept.ends[:, :3])
+    with pytest.raises(ValueError, match="width 16 and 3: use one model"):
+        unit_scale(swept, narrow)
 
 
 # --- common scale ------------------------------------------------------------------------------
@@ -390,14 +421,17 @@ def test_shares_that_would_be_wrong():
 
 
 @pytest.mark.parametrize(
-    "call",
-    [
-        lambda e: on_common_grid(2, e),
-        lambda e: difference(e, None),
-        lambda e: rank_correlation("e", e),
-        lambda e: variance_shares([e]),
-    ],
+    ("p", "masks", "rough"), [(0.95, 256, True), (0.95, 4096, False), (0.8, 256, False)]
 )
-def test_what_is_no_explanation_is_said(call):
-    with pytest.raises(TypeError, match=r"expected an Explanation, got \w+: make one with"):
-        call(explained(3, 4))
+def test_shares_of_players_that_are_rarely_removed_together_are_rough(p, masks, rough):
+    """That of the interactions of image with text is right all the same."""
+    e = explained(3, 4, masks=masks, p=p)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shares = variance_shares(
+            e, variance=(total := literal_variance(Picture(3, 4), Words(), (p, p)))[1]
+        )
+    assert (
+        any("image's terms and of its pairs are rough" in str(w.message) for w in caught) == rough
+    )
+    assert shares["image x text"] == pytest.approx(total[0]["image x text"], rel=0.2)

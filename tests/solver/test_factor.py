@@ -262,6 +262,28 @@ def test_a_pair_says_how_each_side_was_made():
     assert {k: len(v) for k, v in top.info["fit"]["among"].items()} == {"image": 3, "text": 5}
 
 
+class Times(Smooth):
+    """A side in other units."""
+
+    def __init__(self, unit):
+        super().__init__(4, seed=1)
+        self.unit = unit
+
+    def embed(self, masks):
+        return self.unit * super().embed(masks)
+
+
+@pytest.mark.parametrize("unit", [1e-60, 1e-30, 1e30, 1e60])
+def test_units_do_not_matter(unit):
+    """Error bars were kept in float32, in which 1e-60 is 0 and 1e60 infinite."""
+    plain, other = (
+        fixlip.solve(fixlip.sweep(side, masks=12), fixlip.sweep(Smooth(3)))
+        for side in (Times(1.0), Times(unit))
+    )
+    np.testing.assert_allclose(other.e2 / unit, plain.e2, atol=1e-9)
+    np.testing.assert_allclose(other.stderr.e2 / unit, plain.stderr.e2, rtol=1e-4, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -286,6 +308,12 @@ def test_a_pair_says_how_each_side_was_made():
             ValueError,
             "scale must be a number",
         ),
+        (lambda s: fixlip.solve(s, s, scale=0), ValueError, "with scale=0 every score is the bias"),
+        (lambda s: fixlip.solve(s, s, scale=1e300), ValueError, r"the scale is 1e\+300 in size"),
+        (lambda s: fixlip.sweep(Smooth(4), p="x", masks=s.sample), ValueError, "p is the prob"),
+        (lambda s: fixlip.sweep(Smooth(4), seed=-1, masks=s.sample), ValueError, "seed must be"),
+        (lambda s: fixlip.sweep(Smooth(4), sampling=1, masks=s.sample), ValueError, "sampling mu"),
+        (lambda s: fixlip.sweep(Times(1e-90)), ValueError, r"embeddings is .*e-89 in size"),
         (
             lambda s: pair(fixlip.fit(s), fixlip.fit(s), bias="1"),
             ValueError,
@@ -320,9 +348,3 @@ def test_explanations_do_not_share_their_records():
     one, other = pair(image, text), pair(image, text)
     one.info["image"]["grid"][0] = 0
     assert other.info["image"]["grid"] == image.info["grid"] == [2, 2]
-
-
-def test_a_scale_of_nothing_is_refused():
-    sides = [fixlip.sweep(Smooth(4, seed=k)) for k in (1, 2)]
-    with pytest.raises(ValueError, match="scale must not be 0"):
-        fixlip.solve(*sides, scale=0)

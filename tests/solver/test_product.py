@@ -201,8 +201,14 @@ def test_players_that_make_no_interaction_are_named():
         e.given_pair("p1", "w1")
     with pytest.raises(ValueError, match="twice"):
         e.given_pair("p1", "p1")
-    with pytest.raises(ValueError, match="order=2"):
+    with pytest.raises(ValueError, match=r"order must be 3 or 4 .* got 2"):
         e.strongest_interactions(order=2)
+    for count in (0, -1, 1.5, None):
+        with pytest.raises(ValueError, match="count must be a whole number of 1 or more"):
+            e.strongest_interactions(count)
+    for one in (True, 1.5, None):
+        with pytest.raises(TypeError, match="name or its position"):
+            e.interaction(one)
     assert e.interaction({"p1", "w0"}) == e.interaction(np.array([7, 1]))
 
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,14 @@ def test_parts_make_the_whole(tmp_path, marks):
     assert parts[0].table["item"].tolist() == [2, 5]  # numbered as in the whole
     whole = study(measure_array, items, **options)
     assert whole.computed == 0 and whole.table["sum"].tolist() == [k * k for k in range(1, 8)]
+
+
+def test_numbers_of_numpy_choose_a_part_and_numbers_of_any_kind_fill_a_row():
+    def measure(item):
+        return {"half": Fraction(1, 2), "more": Decimal("1.5")}
+
+    found = study(measure, [1, 2], shard=(np.int64(1), np.int64(2)))
+    assert found.table.to_dict("records") == [{"item": 2, "half": 0.5, "more": 1.5}]
 
 
 def measure_array(item, *, marks):
@@ -555,6 +565,11 @@ def test_an_item_of_a_dead_process_is_computed_by_another(tmp_path, marks, child
         ({"constants": {"time": 3}}, TypeError, r"the constants \(time=...\): got an unexpected"),
         ({"shard": (3, 3)}, ValueError, r"0 <= i < n, got \(3, 3\)"),
         ({"shard": 1}, ValueError, "shard must be"),
+        ({"shard": "01"}, ValueError, "shard must be"),
+        ({"shard": (0.0, 1)}, ValueError, "shard must be"),
+        ({"constants": [1]}, TypeError, "constants must be a dict of arguments, got list"),
+        ({"constants": "x"}, TypeError, "constants must be a dict of arguments, got str"),
+        ({"folder": "a\ud800"}, ValueError, "has half a character: no file can"),
         ({"items": [object()]}, TypeError, r"items\[0\] is a object, which has no fingerprint"),
         ({"constants": {"times": object()}}, TypeError, "the constant 'times' is a object"),
         ({"items": [Path(".").resolve()]}, ValueError, "is the folder"),
