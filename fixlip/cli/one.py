@@ -12,7 +12,7 @@ import numpy as np
 
 from fixlip.checks import integer
 from fixlip.extras import need
-from fixlip.files import atomic, user_path
+from fixlip.files import atomic, writable
 from fixlip.pipeline import explain as explain_pair
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def folder(path: str) -> Path:
     """The folder of the results, made if it is not there."""
-    out = user_path(path)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return writable(path, "give another folder as -o")
 
 
 def _write(found: Explanation, frame: pd.DataFrame, out: Path) -> list[Path]:

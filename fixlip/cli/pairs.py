@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import warnings
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from fixlip.checks import integer
+from fixlip.checks import integer, warn
 from fixlip.cli.one import folder, load_encoder, print_table, settings
 from fixlip.extras import need
 from fixlip.files import atomic, user_path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from fixlip.encoders import Encoder
 
+COLUMNS = ("image", "caption")
 ALL = "(all)"  # words, or classes
 MEASURES = ("interaction", "attribution")  # of a word with the whole image; of a word by itself
 RESAMPLES, LEVEL = 9999, 0.95
@@ -39,7 +41,7 @@ def explain(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* items failed")  # they are listed below
         done = study(measure, items, folder=out / "kept", constants=constants)
-    words = summary(done.table, options.seed)
+    words = summary(done.table, options.seed) if len(done.table) else done.table
     for name, table in (("pairs", done.table), ("words", words), ("failures", done.failures)):
         with atomic(out / f"{name}.csv", text=True) as file:
             table.to_csv(file, index=False, lineterminator="\n")
@@ -50,7 +52,8 @@ def explain(options: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         print(done.summary())
-        _print(words, options.top)
+        if len(words):
+            _print(words, options.top)
     for row in done.failures.itertuples():
         print(f"fixlip: {row.image}, {row.caption!r}: {row.error}", file=sys.stderr)
     print(f"the tables are in {out}: pairs.csv, words.csv, failures.csv", file=sys.stderr)
@@ -60,35 +63,44 @@ def explain(options: argparse.Namespace) -> int:
 def read_pairs(path: str) -> list[dict[str, Any]]:
     """Read a .csv file of pairs: the columns image and caption, and maybe class.
 
-    Raises FileNotFoundError, or ValueError for a file that is no such table.
+    Raises FileNotFoundError, or ValueError for a file that is no such table, or a row that has
+    more or fewer fields than the first. A row that repeats another is left out, with a warning.
     """
-    import pandas as pd
-
     file = user_path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {path!r}; check the path")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.ParserError) as error:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            head, *rows = [row for row in csv.reader(text, strict=True) if row] or [[]]
+    except (ValueError, csv.Error) as error:
         raise ValueError(
             f"{path} is no table in UTF-8 with commas between columns: {error}"
         ) from None
-    lacking = [name for name in ("image", "caption") if name not in table]
-    if lacking or table.empty:
+    names = [name.strip().lower() for name in head]
+    if any(names.count(name) != 1 for name in COLUMNS):
         raise ValueError(
-            f"{path} needs the columns image and caption and a row for each pair; it has "
-            f"{', '.join(map(repr, table.columns)) or 'none'} and {len(table)} rows"
+            f"{path} needs one column image and one column caption; its first row has "
+            f"{', '.join(map(repr, head)) or 'nothing'}"
         )
-    classes = table["class"] if "class" in table else [""] * len(table)
-    columns = zip(table["image"], table["caption"], classes, strict=True)
-    items = []
-    for row, (image, caption, kind) in enumerate(columns, start=1):
+    if not rows:
+        raise ValueError(f"{path} has the columns {', '.join(names)}, and no row for a pair")
+    items: dict[tuple[str, ...], dict[str, Any]] = {}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(names):
+            raise ValueError(
+                f"{path}, row {number} has {len(row)} fields and the first row {len(names)}: put a "
+                f"caption with commas into quotes; got {row!r:.120}"
+            )
+        cells = dict(zip(names, row, strict=True))
+        pair = cells["image"], cells["caption"], cells.get("class", "")
         try:
-            place = file.parent / user_path(image)
+            place = file.parent / user_path(pair[0])
         except ValueError as error:
-            raise ValueError(f"{path}, row {row}: {error}") from None
-        items.append({"image": image, "path": place, "caption": caption, "class": kind})
-    return items
+            raise ValueError(f"{path}, row {number}: {error}") from None
+        items[pair] = {"image": pair[0], "path": place, "caption": pair[1], "class": pair[2]}
+    if repeated := len(rows) - len(items):
+        warn(f"{path}: {repeated} rows repeat a pair, which counts once")
+    return [*items.values()]
 
 
 def measure(

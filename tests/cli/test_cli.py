@@ -177,6 +177,40 @@ def test_other_files_than_tables_of_pairs_are_refused(capsys, tmp_path, text):
     assert status == 1 and len(err.splitlines()) == 1 and "pairs.csv" in err
 
 
+@pytest.mark.filterwarnings("default:.*repeat a pair")
+def test_rows_that_repeat_a_pair_count_once(capsys, table, tmp_path):
+    """Three times the same row gave three times its interaction."""
+    command = ("explain", table, *FEW, "--csv")
+    _, once, _ = run(capsys, *command, "-o", tmp_path / "once")
+    with table.open("a") as file:
+        file.write(2 * table.read_text().splitlines(keepends=True)[1])
+    status, out, err = run(capsys, *command, "-o", tmp_path / "out")
+    assert status == 0 and out == once and "2 rows repeat a pair, which counts once" in err
+
+
+def test_captions_with_commas_need_quotes(capsys, table, tmp_path):
+    """Columns were shifted, and half a caption explained."""
+    lines = table.read_text().splitlines()
+    for row in (f"{lines[1]}, again", lines[1].rpartition(",")[0]):
+        table.write_text("\n".join([lines[0], row, ""]))
+        status, _, err = run(capsys, "explain", table, "-o", tmp_path / "out", *FEW)
+        assert status == 1 and "row 1 has" in err and "put a caption with commas into quotes" in err
+
+
+def test_pairs_that_all_fail_are_listed(capsys, tmp_path):
+    (tmp_path / "pairs.csv").write_text("Image, Caption\ngone.png,a dog\n")
+    status, out, err = run(capsys, "explain", tmp_path / "pairs.csv", "-o", tmp_path / "out")
+    assert status == 1 and "0 done and 1 failed" in out
+    assert "fixlip: gone.png, 'a dog': FileNotFoundError" in err
+
+
+def test_results_go_into_a_folder(capsys, table, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/within"):
+        status, _, err = run(capsys, "explain", table, "-o", tmp_path / place, *FEW)
+        assert status == 1 and "cannot write into" in err and "another folder as -o" in err
+
+
 def test_intervals_cover_the_mean_as_often_as_they_say():
     """24 pairs of a skewed quantity, 200 times: 95 % intervals of their means."""
     rng, covered = np.random.default_rng(0), 0
