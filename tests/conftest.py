@@ -10,6 +10,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import wheels
 from safetensors.torch import save_file
 from tiny import tiny_config
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -174,10 +175,7 @@ def installed(tmp_path_factory):
     copy, site = base / "clone", base / "site"
     ignored = shutil.ignore_patterns(".git", ".venv", "runs", "figures", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, copy, ignore=ignored)
-    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
-    done = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "--target", site, copy / done.stdout.split()[-1]], check=True)
+    subprocess.run([*pip, "--target", site, wheels.build(copy)], check=True)
     shutil.rmtree(copy)
     return site

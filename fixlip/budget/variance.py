@@ -24,7 +24,6 @@ from fixlip.solver import pair_scale
 from fixlip.solver.errors import members, residuals
 from fixlip.solver.polynomial import MIN_MASKS_PER_TERM, Design, Problem
 
-MAX_LISTED = 2**MAX_ENUMERATED  # masks
 RARE = 8  # least expected number of masks in which a player is kept, and is removed
 SAMPLED = ("antithetic", "independent")  # masks that are drawn one like the other
 

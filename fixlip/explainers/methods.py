@@ -34,8 +34,10 @@ METHODS += ("exCLIP", "exCLIP, layer 0", "Shapley interactions", "FIxLIP")
 # How the FIxLIP experiments sample and fit, and how they run exCLIP; for `explain_all`. Their games
 # and what depends on the pair are in `fixlip.explainers.presets`.
 PUBLISHED: dict[str, Any] = {
-    **{"sampling": "distinct-reference", "ridge": 0},
-    **{"variant": "fixlip", "steps": 20},
+    "sampling": "distinct-reference",
+    "ridge": 0,
+    "variant": "fixlip",
+    "steps": 20,
 }
 
 Cache = dict[tuple[Any, ...], Sweep | Factor]

@@ -139,7 +139,7 @@ def estimate(
         empty_value=empty,
         grand_value=full,
         info={
-            **{name: dict(getattr(side, "info", {})) for name, side in sides.items() if side},
+            **{name: getattr(side, "info", {}) for name, side in sides.items() if side},
             "fit": {
                 "index": index,
                 "order": order,
@@ -179,7 +179,7 @@ def _sample(
     """The masks that the fit uses, besides the empty and the full one."""
     allowed = SAMPLINGS if index == "banzhaf" else ("distinct", "distinct-reference")
     sampling = one_of("sampling", allowed[0] if sampling is None else sampling, allowed)
-    probability(p), checks.seed(seed)
+    checks.seed(seed)
     if isinstance(masks, MaskSample):
         boolean_masks(masks.masks, n)
         size = masks.masks.sum(1)

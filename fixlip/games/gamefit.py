@@ -87,8 +87,10 @@ def _shapley_fit(
     auto = ridge == "auto" and not design.exact
     trust = design.trust if auto else 0.0
     problem = LeastSquares(Z - share[:, None], columns, design.w, trust)
-    prior = problem.choose(Y)[0]
-    penalty = prior if auto else 0.0 if ridge == "auto" else float(ridge)
+    penalty = prior = 0.0 if ridge == "auto" else float(ridge)
+    if auto or penalty:
+        prior = problem.choose(Y)[0]
+        penalty = prior if auto else penalty
     if (left := problem.undetermined - 1) > 0 and ridge == 0:  # the free terms sum to 0
         warn_of_terms(design, left, problem.n_terms - 1, ridge)
     i, j = (among[some] for some in columns.positions())

@@ -180,7 +180,9 @@ def sweep(
     if isinstance(masks, MaskSample):
         sample = masks
         boolean_masks(sample.masks, side.n)
-        probability(p), checks.seed(seed), one_of("sampling", sampling, SAMPLINGS)
+        probability(p)  # play no part here, and are checked all the same
+        checks.seed(seed)
+        one_of("sampling", sampling, SAMPLINGS)
     else:
         sample = draw(side.n, masks, p=p, seed=seed, sampling=sampling)
     wanted = torch.cat([sample.masks, empty_and_full(side.n)])  # (m + 2, n)

@@ -389,15 +389,15 @@ def test_folders_with_several_checkpoints(model_folder):
     assert load(folder, device="cpu").info["fingerprint"] == clean
 
 
-def split(state, folder, *, stem="model", names=("00001-of-00002", "00002-of-00002")):
+def split(state, folder):
     """Weights in two files with their index: its path."""
     folder.mkdir(exist_ok=True)
     half, listed = len(state) // 2, {}
-    for k, number in enumerate(names):
-        part = dict(list(state.items())[k * half :][: half if k == 0 else None])
-        save_file(part, folder / f"{stem}-{number}.safetensors")
-        listed |= dict.fromkeys(part, f"{stem}-{number}.safetensors")
-    index = folder / f"{stem}.safetensors.index.json"
+    for k, part in enumerate((list(state)[:half], list(state)[half:]), start=1):
+        name = f"model-0000{k}-of-00002.safetensors"
+        save_file({key: state[key] for key in part}, folder / name)
+        listed |= dict.fromkeys(part, name)
+    index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": listed}))
     return index
 
