@@ -73,14 +73,30 @@ lock:  ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --all-extras --python-version 3.11 \
 	  --no-emit-index-url --no-header --no-annotate --upgrade --output-file requirements.lock
 
+# Old versions have warnings of their own, which are no errors here; the lock is not looked at.
+lowest:  ## the fast tests at the lowest versions that pyproject.toml admits (needs uv; Python 3.11)
+	uv venv --clear --quiet --python 3.11 --seed .venv-lowest
+	uv pip compile pyproject.toml --no-config --all-extras --resolution lowest-direct \
+	  --python-version 3.11 --quiet --output-file .venv-lowest/packages.txt
+	uv pip install --quiet --python .venv-lowest --requirement .venv-lowest/packages.txt
+	uv pip install --quiet --python .venv-lowest --no-deps --no-build-isolation --editable .
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(WORKERS) -o filterwarnings= \
+	  -m "not slow and not notebook" --ignore tests/test_environment.py tests
+
 clean:  ## remove what was built: .venv, runs and caches; figures stay
-	rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest runs build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A torch that $(PYTHON) has already is used with TORCH=system: the lock's is not installed then.
+# Its folder is named in a .pth file, as --system-site-packages knows no other environment's.
 ifdef TORCH
 SYSTEM   = --system-site-packages
 PACKAGES = .venv/packages.txt
+define BORROW
+	$(PYTHON) -c 'import pathlib, torch, torchvision; print(pathlib.Path(torch.__file__).parents[1])' >.venv/torch.pth
+	mv .venv/torch.pth "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	grep -vE '^(torch|torchvision|triton|nvidia|cuda)[a-z0-9-]*==' requirements.lock >$(PACKAGES)
+endef
 else
 PACKAGES = requirements.lock
 endif
@@ -90,9 +106,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] < (3, 15); sys.exit(None if ok else "fixlip needs Python 3.11 to 3.14, not %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	@echo "installing into .venv: some minutes$(if $(TORCH),,, and about 6 GB with torch's CUDA libraries on Linux)"
 	$(PYTHON) -m venv $(SYSTEM) .venv
-	$(if $(TORCH),$(PY) -c 'import torch; import torchvision' && grep -vE '^(torch|torchvision|triton|nvidia|cuda)[a-z0-9-]*==' requirements.lock >$(PACKAGES))
+	$(BORROW)
 	$(PY) -m pip install --quiet --requirement $(PACKAGES)
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: help figures check test notebooks data explain explain-usage lab gpu lock clean
+.PHONY: help figures check test notebooks data explain explain-usage lab gpu lock lowest clean

@@ -1,7 +1,7 @@
 """Error against encoder passes: every estimator of the order-2 weighted Banzhaf explanation.
 
     python benchmarks/estimators.py            our estimators, p = .3, .5, .7
-    python benchmarks/estimators.py --peers    also those of shapiq >= 1.8, which know p = .5 only
+    python benchmarks/estimators.py --peers    also those of shapiq 1.8 (Python 3.12), p = .5 only
 
 A pass is one distinct masked input through one tower, so an estimator costs the distinct image
 masks plus the distinct text masks that it asked for, and a text mask seen before is free for
@@ -26,7 +26,7 @@ import torch
 from machine import describe
 from means import adjusted, means, regression, uniform
 from passes import Counted, joint_masks, side_masks
-from peers import SLOW, peers
+from peers import PACKAGES, SLOW, peers
 
 import fixlip
 from fixlip.files import user_path
@@ -281,11 +281,13 @@ def main() -> None:
     parser.add_argument("--only", default="", help="estimators whose name has this pattern")
     parser.add_argument("--out", type=user_path, default=ROOT / "data/estimators.json")
     options = parser.parse_args()
-    rows, accuracy = run(options)
     about = {"machine": describe()}
-    if options.peers:
-        packages = ("shapiq", "xgboost", "lightgbm", "scikit-learn", "numpy")
-        about |= {package: importlib.metadata.version(package) for package in packages}
+    if options.peers:  # what is missing ends the program here, not after hours
+        try:
+            about |= {package: importlib.metadata.version(package) for package in PACKAGES}
+        except importlib.metadata.PackageNotFoundError as error:
+            parser.error(f"--peers needs {error.name}: Python 3.12 or later, and fixlip[peers]")
+    rows, accuracy = run(options)
     old = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": []}
     run_now = {(r["estimator"], r["p"], r["budget"]) for r in rows}
     kept = [r for r in old["rows"] if (r["estimator"], r["p"], r["budget"]) not in run_now]

@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from fixlip import Game, MaskSample, solve, sweep
 
+PACKAGES = ("shapiq", "xgboost", "lightgbm", "scikit-learn", "sparse-transform", "numpy")
 SLOW = ("ProxySPEX", "SVARM-IQ")  # minutes per run
 
 

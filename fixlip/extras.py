@@ -13,19 +13,21 @@ MODULES: dict[str, tuple[str, ...]] = {  # of the optional dependencies in pypro
 }
 
 
-def need(extra: str, what: str) -> None:
-    """Raise ModuleNotFoundError, with the command that mends it, unless an extra is installed.
+def need(what: str, *extras: str) -> None:
+    """Raise ModuleNotFoundError, with the command that mends it, unless all extras are installed.
 
     Examples
     --------
-    >>> need("studies", "a study")
+    >>> need("a study", "studies")
     """
-    missing = [name for name in MODULES[extra] if not _is_there(name)]
-    if missing:
-        names, are = ", ".join(missing), "is" if len(missing) == 1 else "are"
+    missing = {extra: [name for name in MODULES[extra] if not _is_there(name)] for extra in extras}
+    modules = list(dict.fromkeys(name for names in missing.values() for name in names))
+    if modules:
+        names, are = ", ".join(modules), "is" if len(modules) == 1 else "are"
+        wanted = ",".join(extra for extra in extras if missing[extra])
         raise ModuleNotFoundError(
-            f"{what} needs {names}, which {are} not installed: pip install 'fixlip[{extra}]'",
-            name=missing[0],
+            f"{what} needs {names}, which {are} not installed: pip install 'fixlip[{wanted}]'",
+            name=modules[0],
         )
 
 

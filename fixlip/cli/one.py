@@ -31,9 +31,7 @@ FILES = {
 def explain(options: argparse.Namespace) -> int:
     """Explain the pair that the options name."""
     integer("--top", options.top, at_least=0)
-    need("studies", "the table of terms")
-    if options.out is not None:
-        need("plots", "the picture of an explanation")
+    need("fixlip explain", "open_clip", "studies", *(() if options.out is None else ("plots",)))
     encoder = load_encoder(options)
     found = explain_pair(encoder, options.image, options.caption, **settings(options))
     frame = found.to_frame()

@@ -32,7 +32,7 @@ RESAMPLES, LEVEL = 9999, 0.95
 def explain(options: argparse.Namespace) -> int:
     """Explain the pairs of a file; the status is 1 where one of them failed."""
     integer("--top", options.top, at_least=0)
-    need("studies", "a table of many pairs")
+    need("fixlip explain", "open_clip", "studies")
     from fixlip.studies import study
 
     items = read_pairs(options.image)

@@ -2,4 +2,4 @@
 
 from fixlip.extras import need
 
-need("data", "reading a data set")
+need("reading a data set", "data")

@@ -2,7 +2,7 @@
 
 from fixlip.extras import need
 
-need("open_clip", "loading a model")
+need("loading a model", "open_clip")
 
 from fixlip.encoders.encoder import Encoder
 from fixlip.encoders.loading import load

@@ -372,7 +372,7 @@ class Explanation:
               text     b              3.0
         image-text     a      b       5.0
         """
-        need("studies", "to_frame")
+        need("to_frame", "studies")
         import pandas as pd
 
         n = self.n
@@ -404,7 +404,7 @@ class Explanation:
         Labelled "FSII" where the index is Shapley's, else "FBII": shapiq has no weighted Banzhaf
         index, so p is not exported. Nor are terms of third and fourth order.
         """
-        need("peers", "to_shapiq")
+        need("to_shapiq", "peers")
         from shapiq import InteractionValues
 
         keys = [key for size in range(3) for key in itertools.combinations(range(self.n), size)]

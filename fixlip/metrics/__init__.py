@@ -16,7 +16,7 @@ where the full and the empty mask score alike).
 
 from fixlip.extras import need
 
-need("studies", "judging explanations")
+need("judging explanations", "studies")
 
 from fixlip.metrics.curves import Curves, insertion_deletion, masks_by_ranking, masks_by_subsets
 from fixlip.metrics.faithfulness import agreement, evaluation_masks, faithfulness, p_faithfulness

@@ -2,7 +2,7 @@
 
 from fixlip.extras import need
 
-need("plots", "a picture of an explanation")
+need("a picture of an explanation", "plots")
 
 from fixlip.plots.drawn import as_json, numbers
 from fixlip.plots.overview import overview

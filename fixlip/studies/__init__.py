@@ -2,7 +2,7 @@
 
 from fixlip.extras import need
 
-need("studies", "a study")
+need("a study", "studies")
 
 from fixlip.studies.study import Study, study
 
