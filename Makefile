@@ -78,8 +78,8 @@ lowest:  ## the fast tests at the lowest versions that pyproject.toml admits (ne
 	uv venv --clear --quiet --python 3.11 --seed .venv-lowest
 	uv pip compile pyproject.toml --no-config --all-extras --resolution lowest-direct \
 	  --python-version 3.11 --quiet --output-file .venv-lowest/packages.txt
-	uv pip install --quiet --python .venv-lowest --requirement .venv-lowest/packages.txt
-	uv pip install --quiet --python .venv-lowest --no-deps --no-build-isolation --editable .
+	uv pip install --no-config --quiet --python .venv-lowest --requirement .venv-lowest/packages.txt
+	uv pip install --no-config --quiet --python .venv-lowest --no-deps --no-build-isolation --editable .
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n $(WORKERS) -o filterwarnings= \
 	  -m "not slow and not notebook" --ignore tests/test_environment.py tests
 
