@@ -1,5 +1,6 @@
 """Scenes drawn by seed: things at free places, sizes and angles, before varied backgrounds."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,12 +128,18 @@ def _relation(
 def _names(rng: np.random.Generator, count: int | None, styles: Sequence[str | Path]) -> list[str]:
     """Concepts at random, of those that the styles show; different but for some repetitions."""
     count = count or int(rng.integers(1, MOST + 1))
-    known = [name for name, c in CONCEPTS.items() if any(pictures(c, style) for style in styles)]
+    known = _known(tuple(styles))
     names = [known[k] for k in rng.choice(len(known), count, replace=False)]
     if count > 1 and rng.random() < REPEATED:
         repeated = int(rng.integers(2, count + 1))
         names[:repeated] = [names[0]] * repeated
     return names
+
+
+@functools.cache
+def _known(styles: tuple[str | Path, ...]) -> list[str]:
+    """The concepts that some of the styles show."""
+    return [name for name, c in CONCEPTS.items() if any(pictures(c, style) for style in styles)]
 
 
 def _regions(rng: np.random.Generator, count: int) -> list[Region]:
