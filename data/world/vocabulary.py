@@ -18,8 +18,8 @@ COMPOUNDS = (
     "butter|fly lady|bug sun|flower water|melon pine|apple straw|berry egg|plant ham|burger "
     "dough|nut pop|corn motor|cycle skate|board sail|boat speed|boat air|plane rain|bow snow|flake "
     "sun|glasses neck|tie hand|bag back|pack head|phones paint|brush tooth|brush bath|tub "
-    "base|ball basket|ball volley|ball news|paper mail|box suit|case snow|man snow|men hour|glass tele|phone "
-    "tele|vision tele|scope micro|phone micro|scope cater|pillar saxo|phone"
+    "base|ball basket|ball volley|ball news|paper mail|box suit|case snow|man snow|men "
+    "hour|glass tele|phone tele|vision tele|scope micro|phone micro|scope cater|pillar saxo|phone"
 ).split()
 
 
