@@ -87,7 +87,8 @@ def solver() -> str:
 def largest() -> str:
     """All terms of many players."""
     text = (
-        "All terms of the largest model's players, no filter, error bars included "
+        "All terms of 256 patches and 64 tokens, as many as SigLIP 2 has at 256 pixels, no filter, "
+        "error bars included "
         "(`python benchmarks/solver.py --largest`; the encoder's passes come on top)."
     )
     return section("Solving: many players", text, ["solver-largest"])

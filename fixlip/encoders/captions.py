@@ -69,6 +69,13 @@ class CaptionReader:
         start, stop = self._start, self._stop(ids)
         if start == stop:
             raise ValueError(f"the tokenizer leaves nothing of the caption {caption!r}; use words")
+        special = {*getattr(self._inner, "all_special_ids", ())}
+        special -= {getattr(self._inner, "unk_token_id", None)}
+        if {*special, *self._frame[:start], self._frame[start]} & set(ids[start:stop]):
+            raise ValueError(
+                f"the tokenizer reads a part of the caption {caption!r} as one of its own marks, "
+                "such as the end of a text; leave it out"
+            )
         self._warn_of_unknown(caption, ids[start:stop])
         cut = self._cut(caption, start, stop)
         return Caption(tuple(ids), start, stop, tuple(self._pieces(ids[start:stop])), cut)

@@ -14,7 +14,7 @@ import torch
 
 from fixlip.checks import instance, number, one_of
 from fixlip.sampler import Sweep
-from fixlip.solver.errors import SideErrors
+from fixlip.solver.errors import SideErrors, known
 from fixlip.solver.factor import Factor
 from fixlip.solver.polynomial import Design, Problem
 
@@ -106,7 +106,7 @@ def fit_design(
         mean=design.mean,
         origin=origin,
         own=own.along,
-        errors=SideErrors(design, slopes, own) if errors else None,
+        errors=SideErrors(design, slopes, own) if errors and known(design) else None,
     )
 
 
