@@ -81,6 +81,7 @@ def fit_design(
     errors: bool,
 ) -> Factor:
     """What `fit` does, of a sweep whose `design_of` is there already."""
+    one_of("errors", errors, (True, False))
     sample = swept.sample
     everyone = torch.arange(design.n)
     some = everyone if among is None else _players(among, design.n)
