@@ -144,7 +144,7 @@ class CaptionReader:
         if unknown in ids and unknown not in self._frame:
             words = [word for word in caption.split() if unknown in self._ids(word)]
             warn(
-                f"the tokenizer does not know {', '.join(map(repr, words)) or 'a part'} of the "
+                f"the tokenizer does not know {', '.join(map(_quoted, words)) or 'a part'} of the "
                 "caption; the model sees an unknown-word token instead"
             )
 
@@ -173,6 +173,10 @@ class CaptionReader:
         if not self._bytes or not self._bytes.keys() >= set(text):
             return text
         return bytes(self._bytes[letter] for letter in text).decode("utf-8", "surrogateescape")
+
+
+def _quoted(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:40] + " ...")
 
 
 def _token_texts(tokenizer: object) -> dict[str, int]:
