@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
+from fixlip.checks import out_of_memory
 from fixlip.cli import models, notebooks, one, pairs
 
 EXPLAIN = """\
@@ -77,6 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         text = re.sub(r"\b(pretrained|tokenizer)= ?", r"--\1 ", str(error))  # a program's words
         print(f"fixlip: {text}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print("fixlip: there is not enough memory for this: use fewer --masks", file=sys.stderr)
     return 1
 
 

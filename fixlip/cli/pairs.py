@@ -84,8 +84,8 @@ def read_pairs(path: str) -> list[dict[str, Any]]:
     names = [name.strip().lower() for name in head]
     if any(names.count(name) != 1 for name in COLUMNS):
         raise ValueError(
-            f"{path} needs one column image and one column caption; its first row has "
-            f"{', '.join(map(repr, head)) or 'nothing'}"
+            f"{path} needs one column image and one column caption, with commas between columns; "
+            f"its first row has {', '.join(map(repr, head)) or 'nothing'}"
         )
     if not rows:
         raise ValueError(f"{path} has the columns {', '.join(names)}, and no row for a pair")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -195,6 +196,15 @@ def test_intervals_that_nothing_is_known_of_are_not_shown(capsys, scene):
     rows = [line.split() for line in out.splitlines()[6:9]]
     assert [row[3:] for row in rows] == [["-", "-"]] * 3
     assert "say nothing of the errors" in err
+
+
+def test_a_lack_of_memory_is_one_sentence(capsys, scene, monkeypatch):
+    """A thousand million masks ended in a traceback of torch's allocator."""
+    torch_says = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+    for error in (RuntimeError(torch_says), MemoryError()):
+        monkeypatch.setattr("fixlip.cli.one.explain_pair", Mock(side_effect=error))
+        status, _, err = run(capsys, "explain", scene, CAPTION)
+        assert (status, len(err.splitlines())) == (1, 1) and "not enough memory" in err
 
 
 def test_errors_name_the_commands_options(capsys, scene):
