@@ -423,15 +423,6 @@ def test_shapley_has_no_p(p):
         fixlip.estimate(smooth(4), n=4, index="shapley", masks=16, p=p)
 
 
-def test_each_cause_is_warned_of_once():
-    """The even and the odd part of the same twins both spoke."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fixlip.estimate(smooth(12), n=12, masks=26)
-    found = [str(w.message) for w in caught]
-    assert found and len(found) == len(set(found))
-
-
 @pytest.mark.parametrize("scale", [1e-60, 1e-45, 1e38, 1e60])
 def test_error_bars_have_the_size_of_the_game(scale):
     """In float32 they became 0, which says "exact", or infinite."""
