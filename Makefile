@@ -53,14 +53,14 @@ notebooks: $(READY)  ## execute all notebooks and refresh their committed output
 data: $(READY)  ## measure the tables of data/ that notebooks read anew (long)
 	$(PY) notebooks/run.py data
 
-explain: $(if $(and $(value IMAGE),$(value CAPTION)),,explain-usage) $(READY)  ## IMAGE=photo.jpg CAPTION="a dog" [MODEL=ViT-B-32 PRETRAINED=openai]
+explain: $(if $(and $(value IMAGE),$(value CAPTION)),,explain-usage) $(READY)  ## IMAGE=photo.jpg CAPTION="a dog" MODEL=ViT-B-32 PRETRAINED=openai
 	@cd "$$EXPLAIN_FROM" && "$(CURDIR)/$(PY)" -m fixlip explain --out="$(CURDIR)/runs/explain" \
 	  $(if $(value MODEL),--model="$$EXPLAIN_MODEL") \
 	  $(if $(value PRETRAINED),--pretrained="$$EXPLAIN_PRETRAINED") \
 	  -- "$$EXPLAIN_IMAGE" "$$EXPLAIN_CAPTION"
 
 explain-usage:
-	@echo 'explain needs both: make explain IMAGE=photo.jpg CAPTION="a dog on a sofa"' >&2; exit 2
+	@echo 'explain needs both: make explain IMAGE=photo.jpg CAPTION="a dog on a sofa" MODEL=ViT-B-32 PRETRAINED=openai' >&2; exit 2
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -87,7 +87,8 @@ def solver() -> str:
 def largest() -> str:
     """All terms of many players."""
     text = (
-        "All terms of the largest model's players, no filter, error bars included "
+        "All terms of 256 patches and 64 tokens, as many as SigLIP 2 has at 256 pixels, no filter, "
+        "error bars included "
         "(`python benchmarks/solver.py --largest`; the encoder's passes come on top)."
     )
     return section("Solving: many players", text, ["solver-largest"])
@@ -294,7 +295,8 @@ INTRODUCTION = """# Measurements
 Each table is one run of the script it names, on the machine it names. Times drift with the
 machine; ratios are what to compare. The scripts write to `benchmarks/results/` (the table of
 estimators to `data/estimators.json`); afterwards `python benchmarks/tables.py` writes this page
-anew, and a test fails where the page and the files differ."""
+anew, and a test fails where the page and the files differ. `python` is that of the environment, in a
+checkout `.venv/bin/python`."""
 
 
 def page() -> str:

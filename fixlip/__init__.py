@@ -1,4 +1,4 @@
-"""Why do CLIP, SigLIP and SigLIP-2 find an image and a caption similar?
+"""Why do CLIP, SigLIP and SigLIP 2 find an image and a caption similar?
 
 In reading order: a `Side` is one image or caption whose players can be removed (``encoders``). A
 `Sweep` holds its embeddings under many masks (``sampler``). `fit` makes of a sweep a `Factor`, the

@@ -90,6 +90,44 @@ def ordinary(what: str, largest: float) -> float:
     return largest
 
 
+def visible(what: str, values: Any) -> Any:
+    """Return values of which none is hidden: no masked array, no sparse or meta tensor.
+
+    Examples
+    --------
+    >>> visible("the weights", np.ma.masked_array([1.0, 2.0], mask=[True, False]))
+    Traceback (most recent call last):
+    ValueError: the weights come as a masked array, of which hidden entries would count: fill them \
+or leave them out
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(
+            f"{what} come as a masked array, of which hidden entries would count: fill them or "
+            "leave them out"
+        )
+    layout, meta = getattr(values, "layout", None), getattr(values, "is_meta", False)
+    if meta or str(layout).startswith("torch.sparse"):
+        raise ValueError(
+            f"{what} come as a {'meta' if meta else layout} tensor: give a dense one, with numbers"
+        )
+    return values
+
+
+def numbers(name: str, values: Any) -> np.ndarray:
+    """Return real, finite numbers of any kind as a float64 array, else raise ValueError."""
+    if hasattr(visible(name, values), "detach"):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # of bfloat16, too
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(v, Real | Decimal) for v in array.flat):
+        array = array.astype(float)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be real numbers, got {array.dtype}")
+    if bad := int((~np.isfinite(array)).sum()):
+        raise ValueError(f"{bad} numbers of {name} are NaN or infinite: check where they come from")
+    return array.astype(float)
+
+
 def probability(p: Any, name: str = "p") -> float:
     """Return ``p`` as a float if it lies strictly between 0 and 1, else raise ValueError."""
     if not TINY <= (real := _real(p)) < 1:
@@ -121,7 +159,7 @@ def boolean_masks(masks: Any, n: int | None = None) -> torch.Tensor:
     """
     import torch
 
-    given = masks
+    given = visible("the masks", masks)
     try:
         masks = masks if isinstance(masks, torch.Tensor) else torch.from_numpy(np.array(masks))
         zero_or_one = masks.dtype == torch.bool or bool(((masks == 0) | (masks == 1)).all())

@@ -65,7 +65,8 @@ def atomic(path: str | bytes | os.PathLike[str], *, text: bool = False) -> Itera
 
     What is written goes to a hidden file beside it first, is forced to the disk and then renamed,
     so that a reader, another process or a crash never sees half a file. (What a killed process
-    leaves is that hidden file, ``.NAME.PROCESS.part``.) Missing folders are made. With ``text`` it
+    leaves is that hidden file, ``.NAME.PROCESS.part``.) Missing folders are made, and a link is
+    followed. With ``text`` it
     is opened for text, in UTF-8, not for bytes. Raises the OSError that was met, with one sentence.
 
     Examples
@@ -80,6 +81,10 @@ def atomic(path: str | bytes | os.PathLike[str], *, text: bool = False) -> Itera
     path = user_path(path)
     if os.path.isdir(path):  # False for a name that is too long, where a Path raises
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    if os.path.islink(path):  # what it leads to is written, as a shell does
+        path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would become a file
+        raise FileExistsError(f"{path} is no ordinary file: give another path")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,18 +122,20 @@ def distance(new: dict, old: dict) -> float | None:
     """Return the largest difference of two figures' numbers, or None where their shapes differ.
 
     A difference counts relative to the range of its (committed) array, or to its size where all
-    entries are equal.
+    entries are equal; an array of rounding errors alone counts by the figure's largest number.
     """
     if set(new) != set(old):
         return None
-    largest = 0.0
-    for name, entries in old.items():
-        a, b = (_array(values) for values in (new[name], entries))
+    pairs = [tuple(_array(values) for values in (new[name], old[name])) for name in old]
+    for a, b in pairs:
         if a is None or b is None or a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
             return None
-        known = b[~np.isnan(b)]
-        if known.size:
-            unit = np.ptp(known) or np.abs(known).max() or 1.0
+    known = [b[~np.isnan(b)] for _, b in pairs]
+    least = 1e-9 * max((np.abs(b).max() for b in known if b.size), default=0.0)
+    largest = 0.0
+    for (a, b), numbers in zip(pairs, known, strict=True):
+        if numbers.size:
+            unit = max(np.ptp(numbers) or np.abs(numbers).max(), least) or 1.0
             largest = max(largest, float(np.nanmax(np.abs(a - b))) / unit)
     return largest
 

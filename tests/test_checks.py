@@ -9,10 +9,12 @@ from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from fixlip import checks
+import fixlip
+from fixlip import checks, metrics
 
 MASKS = torch.ones(2, 3, dtype=torch.bool)
 
@@ -187,3 +189,92 @@ def test_checks_need_no_torch():
     """Studies use them, and must not pay for an import of torch."""
     code = "import sys, fixlip.checks, fixlip.studies; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+MASKED = np.ma.masked_array([1.0, 2.0], mask=[True, False])
+SPARSE = torch.tensor([1.0, 2.0]).to_sparse()
+META = torch.empty(2, device="meta")
+
+
+class Words:
+    """A side whose embeddings are what is given, whatever the masks."""
+
+    n, names = 1, ("a",)
+
+    def __init__(self, rows, **attributes):
+        self.rows = rows
+        vars(self).update(attributes)
+
+    def embed(self, masks):
+        return self.rows
+
+
+def column(values):
+    return values[:, None] if isinstance(values, np.ndarray) else values.unsqueeze(1)
+
+
+USES = {
+    "game": lambda values: fixlip.estimate(lambda masks: values, n=1, masks=2),
+    "side": lambda values: fixlip.sweep(Words(column(values)), masks=2),
+    "e1": lambda values: fixlip.Explanation(0.0, values, np.zeros((2, 2)), ("a", "b"), 1),
+    "weights": lambda values: fixlip.MaskSample([[True], [False]], values),
+    "masks": lambda values: fixlip.MaskSample(column(values), [1.0, 1.0]),
+    "agreement": lambda values: metrics.agreement(values, [1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("values", [MASKED, SPARSE, META], ids=["masked", "sparse", "meta"])
+def test_numbers_that_are_hidden_do_not_count(use, values):
+    """A masked array lost its mask in silence; sparse and meta tensors failed within torch."""
+    with pytest.raises(ValueError, match=r"fill them or leave|give a dense one"):
+        USES[use](values)
+
+
+@pytest.mark.parametrize("use", ["e1", "weights", "agreement"])
+@pytest.mark.parametrize("values", [["1", "2"], [1j, 2j], [None, 1.0]])
+def test_what_is_no_real_number_is_told(use, values):
+    with pytest.raises(ValueError, match="must be real numbers"):
+        USES[use](np.array(values))
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, np.float16, np.uint8, np.int64, bool, pd.Series])
+def test_a_game_may_return_numbers_of_any_kind(kind):
+    def game(masks):
+        values = masks[:, 0].numpy()
+        return kind(values) if kind is pd.Series else values.astype(kind)
+
+    assert fixlip.estimate(game, n=2, masks=4).e1.tolist() == [1.0, 0.0]
+
+
+def test_an_array_that_cannot_be_written_is_read_without_a_warning():
+    values = np.arange(4.0)
+    values.setflags(write=False)
+    fixlip.estimate(lambda masks: values, n=2, masks=4)
+
+
+@pytest.mark.parametrize(
+    "game",
+    [
+        lambda masks: 1e16 + masks.double().sum(1),
+        lambda masks: (1e7 + masks.double().sum(1)).float(),
+        lambda masks: masks.sum(1) + 2**62,
+    ],
+)
+def test_values_that_rounding_has_made_coarse_are_warned_about(game):
+    """Their terms have error bars of 0, and are wrong by a step of rounding."""
+    with pytest.warns(UserWarning, match="values are rounded to"):
+        fixlip.estimate(game, n=3, masks=8)
+    fixlip.estimate(lambda masks: 20 + masks.float().sum(1), n=3, masks=8)  # no warning
+
+
+def test_sides_say_what_is_wrong_with_them():
+    rows = torch.ones(2, 1)
+    for side, error in (
+        (Words(rows, info=[1]), "info must be a dictionary, got"),
+        (Words(rows, names=5), "1 players and 5 names"),
+        (Words(torch.ones(2, 0)), "embeddings of width 0"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=error):
+            fixlip.sweep(side, masks=2)
+    assert fixlip.sweep(Words(rows.numpy()), masks=2).embeddings.shape == (2, 1)

@@ -231,3 +231,19 @@ def test_what_cannot_be_read_or_written_is_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"cannot be read .*: it was cut off, changed, or"):
             read_arrays(Path(path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_are_written_through_and_devices_are_refused(tmp_path):
+    """A link was replaced by a file, and what it led to kept its old content."""
+    for name in ("there", "absent"):
+        target, link = tmp_path / name, tmp_path / f"to-{name}"
+        link.symlink_to(target)
+        if name == "there":
+            target.write_text("old")
+        with atomic(link, text=True) as file:
+            file.write("new")
+        assert link.is_symlink() and target.read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="no ordinary file"), atomic(tmp_path / "pipe"):
+        pass

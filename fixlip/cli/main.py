@@ -9,29 +9,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 
+from fixlip.checks import out_of_memory
 from fixlip.cli import models, notebooks, one, pairs
 
 EXPLAIN = """\
 explain why a model finds an image and a caption similar
 
-  fixlip explain photo.jpg "a dog on a sofa"
-      a table of the strongest interactions, by the small demo model that comes with fixlip
+  fixlip explain photo.jpg "a dog on a sofa" --model ViT-B-32 --pretrained openai
+      a table of the strongest interactions
   fixlip explain photo.jpg "a dog on a sofa" --model ViT-B-32 --pretrained openai -o out
-      by another model; a picture, the explanation and a table of all terms go to out/
-  fixlip explain photo.jpg "a dog on a sofa" --csv > terms.csv
-      all terms, for another program
-  fixlip explain pairs.csv -o out --model ViT-B-32 --pretrained weights.safetensors
+      a picture, the explanation and a table of all terms go to out/
+  fixlip explain photo.jpg "a dog on a sofa" --model ViT-B-32 --pretrained w.pt --csv > terms.csv
+      by weights in a file; all terms, for another program
+  fixlip explain scene.png "a red star and a blue ring"
+      by the small demo model that comes with fixlip: it knows coloured shapes only
+  fixlip explain pairs.csv -o out --model ViT-B-32 --pretrained openai
       many pairs: a file with the columns image and caption, and, if there are groups to be
       compared, class; the paths of images are relative to the file. Stop it and run it again: what
-      is done is not done again. out/words.csv has a row per word and class, with intervals.
+      is done is not done again. out/by_pair.csv has a row per pair and word, out/words.csv one per
+      word and class, with 95 % bootstrap intervals over pairs (of 5 or more).
 """
 MODELS = """\
-list the models that can be explained, with the numbers of their players
+list the architectures of open_clip: how many players they have, and whether they can be explained
 
   fixlip models             all that were tried
   fixlip models siglip      those with "siglip" in their name
@@ -40,15 +45,17 @@ NOTEBOOKS = """\
 copy the notebooks, and the data that they read, into a new folder
 
   fixlip notebooks compendium && cd compendium && jupyter lab notebooks
+
+To run them: pip install 'fixlip[notebooks]'
 """
 TOP = """\
-Why do CLIP, SigLIP and SigLIP-2 find an image and a caption similar?
+Why do CLIP, SigLIP and SigLIP 2 find an image and a caption similar?
 
-  fixlip explain photo.jpg "a dog on a sofa" -o out
+  fixlip explain photo.jpg "a dog on a sofa" --model ViT-B-32 --pretrained openai -o out
   fixlip models
   fixlip notebooks compendium
 
-fixlip explain --help says more. It ends with 0 (done), 1 (failed) or 2 (wrong use)."""
+fixlip explain --help says more. It ends with 0 (done), 1 (failed or stopped) or 2 (wrong use)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fixlip: stopped", file=sys.stderr)
     except (ValueError, OSError, ImportError) as error:
-        print(f"fixlip: {error}", file=sys.stderr)
+        text = re.sub(r"\b(pretrained|tokenizer)= ?", r"--\1 ", str(error))  # a program's words
+        print(f"fixlip: {text}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print("fixlip: there is not enough memory for this: use fewer --masks", file=sys.stderr)
     return 1
 
 
@@ -98,7 +110,7 @@ def _add_explain(explain: argparse.ArgumentParser) -> None:
     add("image", help="a picture; or a .csv file of pairs, without a caption")
     add("caption", nargs="?", help="what it is compared with, in quotes")
     add("-o", "--out", metavar="DIR", help="folder for the results")
-    add("--model", default="demo-clip", help="see `fixlip models` (demo-clip)")
+    add("--model", default="demo-clip", help="see `fixlip models` (demo-clip, of coloured shapes)")
     add("--pretrained", metavar="WEIGHTS", help="a tag such as openai, or a checkpoint file")
     add("--tokenizer", metavar="DIR", help="a folder with a Hugging Face tokenizer")
     add("--device", help="such as cpu, cuda or mps (the best there is)")

@@ -26,6 +26,10 @@ def show(options: argparse.Namespace) -> int:
     elif rows:
         cells = [tuple(str(row[name] or "-") for name in COLUMNS) for row in rows]
         print_table([COLUMNS, *cells], left=(0, 3))
+        print(
+            "image players: patches; text positions: tokens, start and end included; masks: exact, "
+            "or why a model is refused"
+        )
     if not rows:
         print(f"fixlip: no model has {options.name!r} in its name", file=sys.stderr)
     return 0 if rows else 1

@@ -27,5 +27,6 @@ def copy(options: argparse.Namespace) -> int:
         shutil.copytree(source / name, target / name, ignore=ignored)
     count = len(list(target.glob("notebooks/*.ipynb")))
     print(f"{count} notebooks are in {target / 'notebooks'}; to open them:")
+    print("pip install 'fixlip[notebooks]'")
     print(f"cd {subprocess.list2cmdline([str(target)])} && jupyter lab notebooks")
     return 0

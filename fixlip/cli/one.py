@@ -32,10 +32,11 @@ def explain(options: argparse.Namespace) -> int:
     """Explain the pair that the options name."""
     integer("--top", options.top, at_least=0)
     need("fixlip explain", "open_clip", "studies", *(() if options.out is None else ("plots",)))
+    out = None if options.out is None else folder(options.out)  # before the work, not after
     encoder = load_encoder(options)
     found = explain_pair(encoder, options.image, options.caption, **settings(options))
     frame = found.to_frame()
-    written = [] if options.out is None else _write(found, frame, folder(options.out))
+    written = [] if out is None else _write(found, frame, out)
     if options.csv:
         sys.stdout.write(frame.to_csv(index=False))
     elif options.json:
@@ -126,8 +127,15 @@ def _print(
     for row in strongest.itertuples():
         reach = 1.96 * row.stderr
         numbers = (row.estimate, row.estimate - reach, row.estimate + reach)
-        rows.append((row.first, row.second, *(f"{number:+.3f}" for number in numbers)))
+        rows.append((row.first, row.second, *map(signed, numbers)))
     print_table(rows, left=(0, 1))
+    where = "patches are (row, column), counted from 0; " * (options.image_players == "patches")
+    print(f"{where}+ raises the score, - lowers it")
+
+
+def signed(number: float) -> str:
+    """A number with its sign, or "-" where it is not known."""
+    return "-" if np.isnan(number) else f"{number:+.3f}"
 
 
 def print_table(rows: list[tuple[str, ...]], *, left: tuple[int, ...]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from fixlip.checks import integer, warn
-from fixlip.cli.one import folder, load_encoder, print_table, settings
+from fixlip.cli.one import folder, load_encoder, print_table, settings, signed
 from fixlip.extras import need
 from fixlip.files import atomic, user_path
 from fixlip.pipeline import explain as explain_pair
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "caption")
 ALL = "(all)"  # words, or classes
 MEASURES = ("interaction", "attribution")  # of a word with the whole image; of a word by itself
-RESAMPLES, LEVEL = 9999, 0.95
+RESAMPLES, LEVEL, FEWEST = 9999, 0.95, 5  # of fewer pairs an interval would be their range
+TABLES = ("by_pair", "words", "failures")  # files of the results
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -37,14 +38,18 @@ def explain(options: argparse.Namespace) -> int:
 
     items = read_pairs(options.image)
     out = folder(options.out)
+    files = {name: out / f"{name}.csv" for name in TABLES}
+    if (source := user_path(options.image).resolve()) in {f.resolve() for f in files.values()}:
+        raise ValueError(f"{source.name} would be overwritten by the results; give another -o")
     constants = {"encoder": load_encoder(options), "options": settings(options)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* items failed")  # they are listed below
         done = study(measure, items, folder=out / "kept", constants=constants)
     words = summary(done.table, options.seed) if len(done.table) else done.table
-    for name, table in (("pairs", done.table), ("words", words), ("failures", done.failures)):
-        with atomic(out / f"{name}.csv", text=True) as file:
-            table.to_csv(file, index=False, lineterminator="\n")
+    by_pair, failures = (t.drop(columns="path") for t in (done.table, done.failures))
+    for file, table in zip(files.values(), (by_pair, words, failures), strict=True):
+        with atomic(file, text=True) as written:
+            table.to_csv(written, index=False, lineterminator="\n")
     if options.csv:
         sys.stdout.write(words.to_csv(index=False))
     elif options.json:
@@ -56,7 +61,7 @@ def explain(options: argparse.Namespace) -> int:
             _print(words, options.top)
     for row in done.failures.itertuples():
         print(f"fixlip: {row.image}, {row.caption!r}: {row.error}", file=sys.stderr)
-    print(f"the tables are in {out}: pairs.csv, words.csv, failures.csv", file=sys.stderr)
+    print(f"the tables are in {out}: {', '.join(f.name for f in files.values())}", file=sys.stderr)
     return 1 if len(done.failures) else 0
 
 
@@ -79,8 +84,8 @@ def read_pairs(path: str) -> list[dict[str, Any]]:
     names = [name.strip().lower() for name in head]
     if any(names.count(name) != 1 for name in COLUMNS):
         raise ValueError(
-            f"{path} needs one column image and one column caption; its first row has "
-            f"{', '.join(map(repr, head)) or 'nothing'}"
+            f"{path} needs one column image and one column caption, with commas between columns; "
+            f"its first row has {', '.join(map(repr, head)) or 'nothing'}"
         )
     if not rows:
         raise ValueError(f"{path} has the columns {', '.join(names)}, and no row for a pair")
@@ -141,7 +146,7 @@ def summary(table: pd.DataFrame, first_seed: int) -> pd.DataFrame:
     pandas.DataFrame
         A row per class and word: ``pairs`` (how many name it), and for "interaction" (the sum over
         the image's players) and "attribution" the mean and the ends of its 95 % interval, ``_low``
-        and ``_high``: percentiles of 9,999 resamples of the pairs, NaN for a single pair.
+        and ``_high``: percentiles of 9,999 resamples of the pairs, NaN for fewer than 5 pairs.
     """
     import pandas as pd
 
@@ -165,7 +170,7 @@ def summary(table: pd.DataFrame, first_seed: int) -> pd.DataFrame:
 
 def _interval(values: np.ndarray, first_seed: int) -> tuple[float, float]:
     """The ends of the 95 % bootstrap interval of a mean."""
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return np.nan, np.nan
     found = bootstrap(
         (values,),
@@ -186,6 +191,6 @@ def _print(words: pd.DataFrame, top: int) -> None:
         rows = [("word", "pairs", "interaction", "low", "high")]
         for row in table.head(1 + top).itertuples():  # all words together come first
             numbers = (row.interaction, row.interaction_low, row.interaction_high)
-            shown = ("-" if np.isnan(number) else f"{number:+.3f}" for number in numbers)
-            rows.append((row.word, str(row.pairs), *shown))
+            rows.append((row.word, str(row.pairs), *map(signed, numbers)))
         print_table(rows, left=(0,))
+    print(f"\nlow and high: 95 % bootstrap intervals over pairs, of {FEWEST} pairs or more")

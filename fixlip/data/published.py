@@ -14,7 +14,7 @@ POINTING_VIT_B_32: dict[str, tuple[float, float, float, float]] = {
 # The chance level that the paper quotes: that of a map without negative entries, everywhere alike.
 POINTING_CHANCE = 0.25
 
-# The same table, one named object, from the same summary: FIxLIP on SigLIP-2 and on CLIP.
+# The same table, one named object, from the same summary: FIxLIP on SigLIP 2 and on CLIP.
 POINTING_SIGLIP_2, POINTING_CLIP = 0.90, 0.83
 
 # What the same summary says where no number could be retrieved.

@@ -29,7 +29,7 @@ def best_captions(
     picture, the highest logit first: `id`; `caption`, which of the example's; `logit`, as
     `Encoder.logit` gives it; and `rank`, from 0. The published insertion and deletion takes the
     ranks 0 to 999 of Karpathy's test split of COCO, ``ranked[:1000]``, for CLIP and the ranks 900
-    to 999 for SigLIP-2. Warns for pictures and captions that the model cannot read and examples
+    to 999 for SigLIP 2. Warns for pictures and captions that the model cannot read and examples
     without captions, which are left out. (The published program gives pictures that its processor
     rejects the logit 0.)
 

@@ -86,7 +86,7 @@ def best_pairs(
     References
     ----------
     The selection of the insertion and deletion of Baniecki et al., NeurIPS 2025: ranks 0 to 999 of
-    COCO's test images for CLIP, 900 to 999 for SigLIP-2.
+    COCO's test images for CLIP, 900 to 999 for SigLIP 2.
     """
     integer("pairs", pairs)
     if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:

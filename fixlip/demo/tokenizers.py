@@ -21,7 +21,7 @@ def vocabulary(kind: str) -> dict[str, int]:
     ----------
     kind : {"clip", "siglip"}
         ``clip``: start and end tokens, the end token has the highest id (argmax pooling finds it);
-        ``siglip``: an end token only, with SigLIP-2's ids (pad 0, end 1).
+        ``siglip``: an end token only, with SigLIP 2's ids (pad 0, end 1).
     """
     if kind == "clip":
         tokens = (PAD, UNKNOWN, START, *WORDS, END)

@@ -69,6 +69,13 @@ class CaptionReader:
         start, stop = self._start, self._stop(ids)
         if start == stop:
             raise ValueError(f"the tokenizer leaves nothing of the caption {caption!r}; use words")
+        special = {*getattr(self._inner, "all_special_ids", ())}
+        special -= {getattr(self._inner, "unk_token_id", None)}
+        if {*special, *self._frame[:start], self._frame[start]} & set(ids[start:stop]):
+            raise ValueError(
+                f"the tokenizer reads a part of the caption {caption!r} as one of its own marks, "
+                "such as the end of a text; leave it out"
+            )
         self._warn_of_unknown(caption, ids[start:stop])
         cut = self._cut(caption, start, stop)
         return Caption(tuple(ids), start, stop, tuple(self._pieces(ids[start:stop])), cut)
@@ -137,7 +144,7 @@ class CaptionReader:
         if unknown in ids and unknown not in self._frame:
             words = [word for word in caption.split() if unknown in self._ids(word)]
             warn(
-                f"the tokenizer does not know {', '.join(map(repr, words)) or 'a part'} of the "
+                f"the tokenizer does not know {', '.join(map(_quoted, words)) or 'a part'} of the "
                 "caption; the model sees an unknown-word token instead"
             )
 
@@ -166,6 +173,10 @@ class CaptionReader:
         if not self._bytes or not self._bytes.keys() >= set(text):
             return text
         return bytes(self._bytes[letter] for letter in text).decode("utf-8", "surrogateescape")
+
+
+def _quoted(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:40] + " ...")
 
 
 def _token_texts(tokenizer: object) -> dict[str, int]:

@@ -8,6 +8,7 @@ How open_clip and timm name the parts of a tower stands here; what is inside a b
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import timm
@@ -127,16 +128,18 @@ def text_tower(model: nn.Module, name: str) -> TextTower:
             "Hugging Face text encoders are not supported); choose a CLIP or SigLIP model"
         )
 
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        hidden, matrix = text.ln_final(hidden), text.text_projection
-        if matrix is None:
-            return hidden
-        return matrix(hidden) if isinstance(matrix, nn.Linear) else hidden @ matrix
-
     pooling, end = (
         (text.text_pool_type, text.text_eos_id) if text is model else (text.pool_type, text.eos_id)
     )
-    return TextTower(text.transformer, text.attn_mask, pooling, end, project)
+    return TextTower(text.transformer, text.attn_mask, pooling, end, partial(_project_text, text))
+
+
+# The functions of towers are no closures, so that encoders and sides can be pickled.
+def _project_text(text: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    hidden, matrix = text.ln_final(hidden), text.text_projection
+    if matrix is None:
+        return hidden
+    return matrix(hidden) if isinstance(matrix, nn.Linear) else hidden @ matrix
 
 
 def refuse_family(config: dict[str, Any], name: str) -> None:
@@ -180,19 +183,6 @@ def _is_plain_trunk(trunk: nn.Module) -> bool:
 def _open_clip_image(visual: VisionTransformer) -> ImageTower:
     """open_clip's own vision transformer."""
     single = visual.attn_pool is None and visual.pool_type == "tok"
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        pooled, _ = visual._pool(hidden)
-        return pooled @ visual.proj
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        if visual.attn_pool is not None:
-            raise ValueError(
-                "this image tower pools its tokens with several queries, which has no reading for "
-                "single tokens; choose a method other than ITSM"
-            )
-        return visual.ln_post(hidden) @ visual.proj
-
     return ImageTower(
         blocks=visual.transformer.resblocks,
         width=visual.conv1.out_channels,
@@ -202,9 +192,23 @@ def _open_clip_image(visual: VisionTransformer) -> ImageTower:
         pooled=0 if single else None,
         pool=None,
         pooling=visual.pool_type,
-        head=head,
-        project=project,
+        head=partial(_open_clip_head, visual),
+        project=partial(_project_open_clip, visual),
     )
+
+
+def _open_clip_head(visual: VisionTransformer, hidden: torch.Tensor) -> torch.Tensor:
+    pooled, _ = visual._pool(hidden)
+    return pooled @ visual.proj
+
+
+def _project_open_clip(visual: VisionTransformer, hidden: torch.Tensor) -> torch.Tensor:
+    if visual.attn_pool is not None:
+        raise ValueError(
+            "this image tower pools its tokens with several queries, which has no reading for "
+            "single tokens; choose a method other than ITSM"
+        )
+    return visual.ln_post(hidden) @ visual.proj
 
 
 def _timm_image(visual: TimmModel) -> ImageTower:
@@ -213,24 +217,6 @@ def _timm_image(visual: TimmModel) -> ImageTower:
     patches = trunk.patch_embed
     by_itself = type(patches) is PatchEmbed
     one_query = type(pool) is AttentionPoolLatent and pool.latent_len == 1
-
-    def head(hidden: torch.Tensor) -> torch.Tensor:
-        return visual.head(trunk.forward_head(trunk.norm(hidden)))
-
-    def project(hidden: torch.Tensor) -> torch.Tensor:
-        B, T, _ = hidden.shape
-        tokens = trunk.norm(hidden)
-        if pool is not None:
-            if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None:
-                raise ValueError(
-                    f"this image tower pools its tokens with {type(pool).__name__} at fixed "
-                    "positions, which has no reading for single tokens; choose a method other than "
-                    "ITSM"
-                )
-            tokens = pool(tokens.flatten(0, 1)[:, None])  # (B, T, width) -> (B T, width)
-            tokens = tokens.unflatten(0, (B, T))
-        return visual.head(trunk.head(trunk.fc_norm(tokens)))
-
     return ImageTower(
         blocks=trunk.blocks,
         width=trunk.embed_dim,
@@ -240,6 +226,25 @@ def _timm_image(visual: TimmModel) -> ImageTower:
         pooled=0 if pool is None and trunk.global_pool == "token" else None,
         pool=pool if one_query else None,
         pooling=trunk.global_pool,
-        head=head,
-        project=project,
+        head=partial(_timm_head, visual),
+        project=partial(_project_timm, visual),
     )
+
+
+def _timm_head(visual: TimmModel, hidden: torch.Tensor) -> torch.Tensor:
+    return visual.head(visual.trunk.forward_head(visual.trunk.norm(hidden)))
+
+
+def _project_timm(visual: TimmModel, hidden: torch.Tensor) -> torch.Tensor:
+    trunk, pool = visual.trunk, visual.trunk.attn_pool
+    B, T, _ = hidden.shape
+    tokens = trunk.norm(hidden)
+    if pool is not None:
+        if type(pool) is not AttentionPoolLatent or pool.pos_embed is not None:
+            raise ValueError(
+                f"this image tower pools its tokens with {type(pool).__name__} at fixed "
+                "positions, which has no reading for single tokens; choose a method other than ITSM"
+            )
+        tokens = pool(tokens.flatten(0, 1)[:, None])  # (B, T, width) -> (B T, width)
+        tokens = tokens.unflatten(0, (B, T))
+    return visual.head(trunk.head(trunk.fc_norm(tokens)))

@@ -52,8 +52,8 @@ class View:
         if self.crops and long > 2 * short:
             warn(
                 f"the image is {image.width}x{image.height} pixels, and the model sees only the "
-                f"central {short / long:.0%} of it; crop or pad it to a square to choose what is "
-                "seen"
+                f"central {100 * short / long:.2g} % of it; crop or pad it to a square to choose "
+                "what is seen"
             )
         return self._send(image, self.geometry)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fixlip.checks import boolean_masks, integer, number, one_of, per_side, plain
+from fixlip.checks import boolean_masks, integer, number, numbers, one_of, per_side, plain
 from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 from fixlip.extras import need
 from fixlip.files import read_arrays, user_path, write_arrays
@@ -87,8 +87,8 @@ class Explanation:
                 f"{np.shape(seen)} and {np.asarray(seen).dtype}"
             )
         n = len(self.players)
-        e1, e2 = _real("e1", self.e1), _real("e2", self.e2)
-        checked = {"e0": number("e0", float(_real("e0", self.e0))), "e1": e1, "e2": e2}
+        e1, e2 = numbers("e1", self.e1), numbers("e2", self.e2)
+        checked = {"e0": number("e0", float(numbers("e0", self.e0))), "e1": e1, "e2": e2}
         checked |= {"players": tuple(map(str, self.players))}
         checked |= {"n_image": integer("n_image", self.n_image, at_least=0)}
         for name in ("empty_value", "grand_value"):  # NaN: not known
@@ -318,7 +318,7 @@ class Explanation:
         """Make an explanation of what `arrays` and the text of a file hold."""
         kept = {name: arrays.get(name) for name in ("e1", "e2", "picture", "deviations")}
         if kept["deviations"] is not None:
-            _real("deviations", kept["deviations"])
+            numbers("deviations", kept["deviations"])
         kept |= zip(("e0", "empty_value", "grand_value"), arrays["scalars"].tolist(), strict=True)
         kept |= {"players": tuple(about["players"]), "p": tuple(about["p"])}
         return cls(**kept, n_image=about["n_image"], info=about["info"])
@@ -466,16 +466,6 @@ def _compact(rows: Any) -> np.ndarray:
     rows = np.asarray(rows)
     if rows.dtype == np.float32:
         return rows
-    rows = _real("deviations", rows)
+    rows = numbers("deviations", rows)
     largest = np.abs(rows).max(initial=0)
     return rows.astype(np.float32) if not largest or 1e-30 < largest < 1e38 else rows
-
-
-def _real(name: str, value: Any) -> np.ndarray:
-    """Numbers as a float64 array; an error for what is complex, or for NaN and infinite terms."""
-    value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    if not np.issubdtype(value.dtype, np.number) or np.iscomplexobj(value):
-        raise ValueError(f"{name} must be real numbers, got {value.dtype}")
-    if bad := int((~np.isfinite(value)).sum()):
-        raise ValueError(f"{bad} terms of {name} are NaN or infinite: check the game and its fit")
-    return value.astype(float)

@@ -8,11 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, ordinary, per_side, probability
+from fixlip.checks import (
+    MAX_ENUMERATED,
+    boolean_masks,
+    integer,
+    ordinary,
+    per_side,
+    probability,
+    visible,
+    warn,
+)
 from fixlip.sampler import Side, bernoulli, enumerate_masks, side_seeds
 from fixlip.sampler.masks import check_counts
 from fixlip.sampler.sweep import check_side, embed_masks
 from fixlip.solver import pair_scale
+
+ROUNDED = 0.05  # of the values' range: a step of rounding that is warned about
 
 
 class Game:
@@ -127,13 +138,12 @@ def count_players(game: Callable[[torch.Tensor], Any], n: int | None = None) -> 
 
 def ask(game: Callable[[torch.Tensor], Any], masks: torch.Tensor) -> torch.Tensor:
     """Values (m,), float64, of any function of masks (m, n), in one call, after checking them."""
-    values = game(masks)
-    try:
-        values = torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
-        numeric = not values.is_complex()
-    except (TypeError, ValueError, RuntimeError):
-        numeric = False
-    if not numeric:
+    values = visible("the game's values", game(masks))
+    if not isinstance(values, torch.Tensor):
+        array = np.array(values)  # a copy: torch warns of arrays that cannot be written
+        array = array.astype(float) if array.dtype == np.longdouble else array
+        values = torch.from_numpy(array) if array.dtype.kind in "biuf" else values
+    if not isinstance(values, torch.Tensor) or values.is_complex():
         raise TypeError(
             f"the game returned {type(values).__name__}: it must return one real number per mask, "
             "as a torch tensor or a numpy array (masks,)"
@@ -143,11 +153,19 @@ def ask(game: Callable[[torch.Tensor], Any], masks: torch.Tensor) -> torch.Tenso
             f"the game was given {len(masks)} masks and returned values of the shape "
             f"{tuple(values.shape)}: it must return one number per mask, ({len(masks)},)"
         )
-    values = values.detach().to("cpu", torch.float64)
+    exact = values.detach().cpu()
+    values = exact.double()
     if bad := int((~torch.isfinite(values)).sum()):
         raise ValueError(
             f"the game gave NaN or infinite values for {bad} of {len(masks)} masks: every mask, "
             "the empty one included, needs a finite value"
         )
-    ordinary("the game's largest value", float(values.abs().max()))
+    largest = ordinary("the game's largest value", float(values.abs().max()))
+    kind = exact.dtype if exact.is_floating_point() else torch.float64
+    step, spread = torch.finfo(kind).eps * largest, exact.max().item() - exact.min().item()
+    if spread and step > ROUNDED * spread:
+        warn(
+            f"the game's values are rounded to {step:.2g} and differ by {spread:.2g} at most: take "
+            "off what they have in common before they are rounded; error bars do not count this"
+        )
     return values

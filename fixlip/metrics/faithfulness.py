@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from scipy.stats import kendalltau, spearmanr
 
-from fixlip.checks import one_of, per_side, probability, warn
+from fixlip.checks import instance, numbers, one_of, per_side, probability, warn
 from fixlip.explanation import Explanation
 from fixlip.games.game import ask, joint_masks
 from fixlip.sampler import MaskSample, distinct, shapley_masks
@@ -100,17 +100,15 @@ def agreement(
     {'r2': 0.2, 'mse': 1.0, 'mae': 1.0, 'pearson': 1.0, 'spearman': 1.0, 'kendall': 1.0,
      'cosine': 0.976}
     """
-    predicted, truth = np.asarray(predicted, float), np.asarray(truth, float)
+    predicted, truth = numbers("predicted", predicted), numbers("truth", truth)
     if truth.ndim != 1 or predicted.shape != truth.shape or len(truth) < 2:
         raise ValueError(
             "predicted and truth need the same shape (masks,), two masks or more; got "
             f"{predicted.shape} and {truth.shape}"
         )
-    if not (np.isfinite(predicted).all() and np.isfinite(truth).all()):
-        raise ValueError("predicted and truth must be finite: there are NaN or infinite values")
-    w = np.ones(len(truth)) if weights is None else np.asarray(weights, float)
-    if w.shape != truth.shape or not (np.isfinite(w).all() and (w > 0).all()):
-        raise ValueError(f"weights must be finite and positive, one for each of {len(truth)} masks")
+    w = np.ones(len(truth)) if weights is None else numbers("weights", weights)
+    if w.shape != truth.shape or not (w > 0).all():
+        raise ValueError(f"weights must be positive, one for each of {len(truth)} masks")
     return _agreement(predicted, truth, w / w.sum(), "the prediction")
 
 
@@ -124,14 +122,17 @@ def _agreement(
     }
     for what in (what for what, is_flat in flat.items() if is_flat):
         warn(f"{what} is constant over these {len(truth)} masks: what is undefined is NaN")
+    # by a power of two, which is exact: squares of very large and very small numbers are lost
+    unit = 2.0 ** int(np.frexp(max(np.abs(truth).max(), np.abs(predicted).max()))[1])
+    truth, predicted = truth / unit, predicted / unit
     error = truth - predicted
     a, b = predicted - w @ predicted, truth - w @ truth  # (m,) each: centred
     lengths = np.sqrt((w @ predicted**2) * (w @ truth**2))
     nan, any_flat = float("nan"), any(flat.values())
     return {
         "r2": nan if flat["the game"] else float(1 - w @ error**2 / (w @ b**2)),
-        "mse": float(w @ error**2),
-        "mae": float(w @ np.abs(error)),
+        "mse": float(w @ error**2) * unit * unit,
+        "mae": float(w @ np.abs(error)) * unit,
         "pearson": nan if any_flat else float(w @ (a * b) / np.sqrt((w @ a**2) * (w @ b**2))),
         "spearman": nan if any_flat else float(spearmanr(predicted, truth).statistic),
         "kendall": nan if any_flat else float(kendalltau(predicted, truth).statistic),
@@ -275,9 +276,15 @@ def common_players(
     explanations: Mapping[str, Explanation], game: Callable[[torch.Tensor], Any]
 ) -> int:
     """Number of players of the game, after checking that every explanation has as many."""
+    if not isinstance(explanations, Mapping) or not callable(game):
+        raise TypeError(
+            "expected {name: explanation} and a game, a function of masks; got "
+            f"{type(explanations).__name__} and {type(game).__name__}"
+        )
     if not explanations:
         raise ValueError("got no explanations: give at least one, {name: explanation}")
-    n = getattr(game, "n", next(iter(explanations.values())).n)
+    first, *_ = (instance(e, Explanation, f"{k!r} is none") for k, e in explanations.items())
+    n = getattr(game, "n", first.n)
     for name, explanation in explanations.items():
         if explanation.n != n:
             raise ValueError(f"{name} explains {explanation.n} players, and the game has {n}")

@@ -46,9 +46,10 @@ def quadrants(rows: int, columns: int, *, owner: Sequence[int] | None = None) ->
     if owner is None:
         return cells
     owner = np.asarray(owner)
-    if owner.shape != cells.shape:
+    if owner.shape != cells.shape or owner.dtype.kind not in "iu" or owner.min(initial=0) < 0:
         raise ValueError(
-            f"{rows} x {columns} patches need an owner each, ({cells.size},), got {owner.shape}"
+            f"owner must be a player's number, 0 or more, for each of {rows} x {columns} patches, "
+            f"({cells.size},), got {owner.dtype} of shape {owner.shape}"
         )
     held = np.stack([np.bincount(owner[cells == q], minlength=owner.max() + 1) for q in range(4)])
     return np.where(2 * held.max(0) > np.bincount(owner), held.argmax(0), NOWHERE)  # (n_I,)
@@ -165,7 +166,7 @@ def _signed(cross: np.ndarray, where: Sequence[int], own: Sequence[int]) -> np.n
             f"{cross.shape}, {where.shape} quadrants of players and {own.shape} of words"
         )
     places = np.concatenate([where, own])
-    if places.size and not np.isin(places, np.arange(NOWHERE, 4)).all():
+    if bool in (where.dtype, own.dtype) or not np.isin(places, np.arange(NOWHERE, 4)).all():
         raise ValueError(f"quadrants are 0 to 3, or -1 for none; got {np.unique(places).tolist()}")
     if not np.isfinite(cross).all():
         raise ValueError("some interactions are NaN or infinite: they point nowhere")

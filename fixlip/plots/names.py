@@ -19,10 +19,11 @@ def shown(name: str) -> str:
 
     Examples
     --------
-    >>> shown("$5 & more"), shown("two\\nlines"), shown("")
-    ('$5 & more', 'two lines', "''")
+    >>> shown("$5 & more"), shown("two\\nlines"), shown(""), shown("half of \\ud83d")
+    ('$5 & more', 'two lines', "''", 'half of ?')
     """
-    line = " ".join(name.split()) or "''"
+    whole = name.encode("utf-8", "replace").decode("utf-8")  # no half of a character
+    line = " ".join(whole.split()) or "''"
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 

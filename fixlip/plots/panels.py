@@ -16,7 +16,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.patches import FancyArrowPatch
 
-from fixlip.checks import integer
+from fixlip.checks import instance, integer, number
 from fixlip.explanation import Explanation, Player
 from fixlip.plots.names import shown, style
 
@@ -79,7 +79,7 @@ def patches(
     values = explanation.on_grid(values)  # (n_I,) -> (rows, columns)
     if not np.isfinite(values).all():
         raise ValueError("some values are NaN or infinite, which have no colour: check the method")
-    limit = limit or _largest(values)
+    limit = _limit(limit, values)
     picture(explanation, ax=ax, grey=True)
     # strength is opacity as well, so that the picture shows wherever there is nothing
     opacity = 0.15 + 0.75 * np.clip(np.abs(values) / limit, 0, 1)
@@ -114,7 +114,7 @@ def graph(
     """
     ax = _axes(ax)
     edges = explanation.strongest(count)
-    limit = limit or _largest([value for *_, value in edges])
+    limit = _limit(limit, [value for *_, value in edges])
     n, drawn = explanation.n_image, "grid" in explanation.info.get("image", {})
     if drawn:
         picture(explanation, ax=ax, grey=True)
@@ -176,8 +176,8 @@ def graph(
 
 def bars(explanation: Explanation, *, count: int = 12, ax: Axes | None = None) -> Axes:
     """Draw the largest first-order terms as horizontal bars, with 95 % intervals where known."""
-    ax = _axes(ax)
     integer("count", count, at_least=0)
+    ax = _axes(ax)
     order = np.argsort(-np.abs(explanation.e1), kind="stable")[:count]
     terms = explanation.e1[order]
     limit = _largest(terms)
@@ -209,7 +209,14 @@ def colourbar(limit: float, ax: Axes | Sequence[Axes], *, label: str = "interact
 
 
 def _axes(ax: Axes | None) -> Axes:
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
+    if ax is None:
+        return plt.subplots(layout="constrained")[1]
+    return instance(ax, Axes, "matplotlib.pyplot.subplots() makes one, and many in an array")
+
+
+def _limit(limit: float | None, values: np.ndarray | Sequence[float]) -> float:
+    """Where colours are full: as given, or at the largest value where that is None or 0."""
+    return number("limit", limit or 0, at_least=0) or _largest(values)
 
 
 def _largest(values: np.ndarray | Sequence[float]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fixlip import checks
-from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, one_of, probability
+from fixlip.checks import MAX_ENUMERATED, boolean_masks, integer, numbers, one_of, probability
 
 KINDS = ("antithetic", "independent", "enumerated", "distinct", "shapley", "given")
 KINDS += ("distinct-reference", "shapley-reference")
@@ -49,17 +49,15 @@ class MaskSample:
         masks = boolean_masks(self.masks).cpu()
         if masks.shape[0] == 0:
             raise ValueError("got no masks: give at least one row")
-        given = self.weights if isinstance(self.weights, torch.Tensor) else np.array(self.weights)
-        weights = torch.as_tensor(given).detach().cpu()
+        weights = torch.from_numpy(numbers("weights", self.weights))
         if weights.shape != masks.shape[:1]:
             raise ValueError(
                 f"got weights of shape {tuple(weights.shape)} for {masks.shape[0]} "
                 "masks: give one weight per mask"
             )
-        real = not weights.is_complex() and torch.isfinite(weights).all() and (weights > 0).all()
-        if not real:
-            raise ValueError("weights must be finite and positive: leave out masks of weight zero")
-        weights = weights.double() / weights.max()  # first, so that no sum overflows
+        if not (weights > 0).all():
+            raise ValueError("weights must be positive: leave out masks of weight zero")
+        weights = weights / weights.max()  # first, so that no sum overflows
         checked = {"masks": masks, "weights": weights / weights.sum(), "p": probability(self.p)}
         for name, value in checked.items():
             object.__setattr__(self, name, value)

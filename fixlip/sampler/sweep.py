@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from fixlip.checks import (
     ordinary,
     out_of_memory,
     probability,
+    visible,
     warn,
 )
 from fixlip.progress import progress_bar
@@ -58,8 +59,11 @@ def check_side(side: object) -> Side:
             f"expected a side, with n, names and embed, got {type(side).__name__} without "
             f"{', '.join(missing)}: encoder.image(...) and encoder.text(...) make sides"
         )
-    if len(side.names) != integer("the number of players", side.n):
-        raise ValueError(f"the side has {side.n} players and {len(side.names)} names: give as many")
+    names = len(side.names) if isinstance(side.names, Sequence) else repr(side.names)
+    if names != integer("the number of players", side.n):
+        raise ValueError(f"the side has {side.n} players and {names} names: give as many")
+    if not isinstance(info := getattr(side, "info", {}), Mapping):
+        raise TypeError(f"a side's info must be a dictionary, got {info!r}")
     return side
 
 
@@ -227,13 +231,18 @@ def _next_batch(left: int, size: int) -> int:
     return left - MIN_BATCH if remainder_is_short else min(left, size)
 
 
-def _check_rows(rows: torch.Tensor, count: int, width: int | None) -> torch.Tensor:
+def _check_rows(rows: Any, count: int, width: int | None) -> torch.Tensor:
+    visible("embeddings", rows)
+    if isinstance(rows, np.ndarray) and rows.dtype.kind in "biuf":
+        rows = torch.from_numpy(rows.copy())
     if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or rows.shape[0] != count:
         shape = tuple(rows.shape) if hasattr(rows, "shape") else type(rows).__name__
         raise ValueError(
             f"embed was given {count} masks and returned {shape}: it must return a torch tensor "
             "with one embedding per mask, (masks, D)"
         )
+    if not rows.shape[1]:
+        raise ValueError(f"embed returned embeddings of width 0, {tuple(rows.shape)}: give numbers")
     if rows.is_complex() or (width is not None and rows.shape[1] != width):
         was = f"width {width} before" if width else "real numbers only"
         raise ValueError(

@@ -181,6 +181,15 @@ def members(design: Design) -> torch.Tensor:
     return member
 
 
+def known(design: Design) -> bool:
+    """Whether the masks drawn say anything of the errors: not one of them, or one with its twin."""
+    drawn = int(design.sample.draws().count_nonzero())
+    if not 0 < drawn <= 2:
+        return True
+    design.warn("errors", f"{drawn} masks say nothing of the errors: there are no error bars.")
+    return False
+
+
 def together(m: int, p: float, sampling: str) -> float:
     """In how many of m masks, on average, two players are both in the rarer state.
 

@@ -14,7 +14,7 @@ import torch
 
 from fixlip.checks import instance, number, one_of
 from fixlip.sampler import Sweep
-from fixlip.solver.errors import SideErrors
+from fixlip.solver.errors import SideErrors, known
 from fixlip.solver.factor import Factor
 from fixlip.solver.polynomial import Design, Problem
 
@@ -81,6 +81,7 @@ def fit_design(
     errors: bool,
 ) -> Factor:
     """What `fit` does, of a sweep whose `design_of` is there already."""
+    one_of("errors", errors, (True, False))
     sample = swept.sample
     everyone = torch.arange(design.n)
     some = everyone if among is None else _players(among, design.n)
@@ -106,7 +107,7 @@ def fit_design(
         mean=design.mean,
         origin=origin,
         own=own.along,
-        errors=SideErrors(design, slopes, own) if errors else None,
+        errors=SideErrors(design, slopes, own) if errors and known(design) else None,
     )
 
 

@@ -7,6 +7,7 @@ import open_clip
 import pytest
 import torch
 
+import fixlip
 from fixlip.encoders import players
 from fixlip.encoders.captions import CaptionReader
 
@@ -180,3 +181,12 @@ def test_bad_captions_and_tokenizers(tokenizer_folder):
     inner = hugging_face(tokenizer_folder("clip", 16), 16).tokenizer
     with pytest.raises(TypeError, match="gives a dictionary"):
         reader(inner, 16)
+
+
+@pytest.mark.parametrize("model", ["demo-clip", "demo-siglip"])
+@pytest.mark.parametrize("mark", ["<end_of_text>", "<pad>"])
+def test_marks_of_the_tokenizer_are_no_words(model, mark):
+    """They became players, and a model that reads at its first end token saw nothing behind it."""
+    with pytest.raises(ValueError, match="as one of its own marks"):
+        fixlip.load(model).text(f"a heart {mark} star")
+    assert fixlip.load(model).text("a heart star").n == 3

@@ -1,9 +1,11 @@
 """Tests of fixlip.encoders.loading: names, weights and tokenizers found, or refused in one line."""
 
 import json
+import pickle
 import urllib.error
 import warnings
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -11,6 +13,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
+import fixlip
 from fixlip.encoders import device, hub, load, loading, names
 
 CAPTION = "a red star"
@@ -399,3 +402,13 @@ def test_images_of_siglip_are_prepared_its_way_from_any_weights():
     clip = loading.preparation_of("ViT-B-32", "random").preprocess
     assert clip["mean"][0] == pytest.approx(0.48145466)
     assert json.dumps(loading.preparation_of("MobileCLIP-B", "random").preprocess)
+
+
+@pytest.mark.parametrize("model", ["demo-clip", "demo-siglip"])
+def test_encoders_and_sides_can_be_pickled(model):
+    encoder = fixlip.load(model)
+    other = pickle.loads(pickle.dumps(encoder))
+    for make in (lambda e: e.text("a star"), lambda e: e.image(np.zeros((48, 48, 3), np.uint8))):
+        side, again = make(encoder), pickle.loads(pickle.dumps(make(other)))
+        masks = torch.rand(4, side.n) < 0.5
+        assert torch.equal(side.embed(masks), again.embed(masks))

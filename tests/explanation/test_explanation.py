@@ -69,8 +69,8 @@ def test_terms_are_taken_as_arrays_tensors_and_lists(kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"e0": float("nan")}, "1 terms of e0 are NaN"),
-        ({"e1": np.array([1.0, np.inf])}, "1 terms of e1 are NaN or infinite"),
+        ({"e0": float("nan")}, "1 numbers of e0 are NaN"),
+        ({"e1": np.array([1.0, np.inf])}, "1 numbers of e1 are NaN or infinite"),
         ({"e1": np.array([1j, 0])}, "e1 must be real numbers, got complex128"),
         ({"e1": ["a", "b"]}, "e1 must be real numbers"),
         ({"p": (2, -1)}, "p must be one or two probabilities"),
@@ -206,7 +206,7 @@ def test_error_bars_of_any_size_are_formed_and_saved(explanation, size, tmp_path
 
 
 def test_error_bars_that_are_no_numbers_are_refused(explanation):
-    with pytest.raises(ValueError, match="terms of deviations are NaN or infinite"):
+    with pytest.raises(ValueError, match="numbers of deviations are NaN or infinite"):
         replace(explanation, deviations=np.full((2, 22), np.nan))
     lists = replace(explanation, deviations=explanation.deviations.tolist())
     np.testing.assert_array_equal(lists.stderr.e1, explanation.stderr.e1)
@@ -270,7 +270,7 @@ def test_a_file_of_another_version_or_with_bars_that_are_no_numbers_is_told(expl
         with pytest.raises(ValueError, match=f"is not a whole explanation file: .*{message}"):
             Explanation.load(path)
     write_arrays(path, arrays | {"deviations": np.full((2, 22), np.nan, np.float32)}, about)
-    with pytest.raises(ValueError, match="terms of deviations are NaN or infinite"):
+    with pytest.raises(ValueError, match="numbers of deviations are NaN or infinite"):
         Explanation.load(path)
 
 

@@ -173,15 +173,15 @@ def test_a_full_mask_below_the_empty_one_is_told():
             lambda: Curves(np.array([2.0, 1]), np.array([2.0, 1])).on_grid(1),
             "points must be a whole number of 2 or",
         ),
-        (lambda: insertion_deletion(None, {}), "no explanations"),
+        (lambda: insertion_deletion(len, {}), "no explanations"),
         (
             lambda: insertion_deletion(
-                None, {"a": explanation([1, 2]), "b": explanation([1, 2, 3])}
+                len, {"a": explanation([1, 2]), "b": explanation([1, 2, 3])}
             ),
             "b explains 3 players, and the game has 2",
         ),
         (
-            lambda: insertion_deletion(None, {"a": explanation([1, 2])}, ranking="best"),
+            lambda: insertion_deletion(len, {"a": explanation([1, 2])}, ranking="best"),
             "ranking must be",
         ),
         (

@@ -306,3 +306,20 @@ def test_constant_methods_are_named_and_do_not_stop_the_others():
 def test_what_is_wrong_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("unit", [1e200, 1e-200])
+def test_agreement_does_not_depend_on_the_unit(unit):
+    """Squares of such numbers overflow: correlations were NaN."""
+    predicted, truth = np.array([1.0, 2, 1, 4]), np.array([1.0, 2, 3, 3])
+    plain, scaled = agreement(predicted, truth), agreement(unit * predicted, unit * truth)
+    for name in ("r2", "pearson", "spearman", "kendall", "cosine"):
+        assert scaled[name] == pytest.approx(plain[name], rel=1e-12)
+    assert scaled["mae"] == pytest.approx(unit * plain["mae"])
+
+
+def test_arguments_that_are_exchanged_are_told():
+    e = Explanation(0.0, np.array([1.0, 3.0]), np.zeros((2, 2)), ("a", "b"), 1)
+    for explanations, game in (([e], e.value), (e.value, {"e": e}), ({"e": None}, e.value)):
+        with pytest.raises(TypeError, match=r"expected (\{name|an Explanation, got)"):
+            p_faithfulness(explanations, game)

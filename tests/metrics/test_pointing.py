@@ -152,3 +152,10 @@ def test_published_signs_count_zero_as_wrong():
     assert pointing(e, range(4), [0], zeros="wrong")["signs"] == 0.5
     with pytest.raises(ValueError, match='zeros must be "skip" or "wrong"'):
         sign_ratio(cross, range(4), [0], zeros="right")
+
+
+def test_quadrants_are_no_booleans_and_owners_are_numbers():
+    with pytest.raises(ValueError, match="quadrants are 0 to 3"):
+        pointing_ratio(np.ones((2, 1)), [True, False], [0])
+    with pytest.raises(ValueError, match="owner must be a player's number, 0 or more"):
+        quadrants(2, 2, owner=[0, 0, 1, -1])

@@ -1,5 +1,6 @@
 """Every panel draws what the explanation says, on the axes it was given, and gives them back."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib
@@ -201,3 +202,22 @@ def test_error_bars_are_seen_in_every_style(name):
         colour, ground = lines.get_edgecolor()[0], ax.get_facecolor()
     contrast = abs(np.dot(np.subtract(colour[:3], ground[:3]), [0.3, 0.6, 0.1]))
     assert contrast > 0.3
+
+
+def test_what_is_no_limit_and_no_axes_is_told():
+    explanation = make()
+    for limit in (np.nan, np.inf, -1, "a"):
+        with pytest.raises(ValueError, match="limit must be a number of 0 or more"):
+            plots.graph(explanation, limit=limit)
+    with pytest.raises(TypeError, match="expected an Axes, got int"):
+        plots.bars(explanation, ax=5)
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match="count must be"):
+        plots.bars(explanation, count=-1)
+    assert plt.get_fignums() == before  # no empty figure is left
+
+
+def test_half_of_a_character_is_drawn_as_a_question_mark(tmp_path):
+    explanation = make()
+    names = (*explanation.players[:-1], "\ud83d")
+    plots.bars(replace(explanation, players=names)).figure.savefig(tmp_path / "bars.png")

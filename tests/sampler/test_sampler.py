@@ -284,7 +284,7 @@ def test_masks_of_the_wrong_shape_or_type_are_refused():
         MaskSample(torch.ones(3, dtype=torch.bool), ones)
     with pytest.raises(ValueError, match="one weight per mask"):
         MaskSample(torch.ones(2, 4, dtype=torch.bool), ones)
-    with pytest.raises(ValueError, match="finite and positive"):
+    with pytest.raises(ValueError, match="3 numbers of weights are NaN"):
         MaskSample(torch.ones(3, 4, dtype=torch.bool), ones * float("nan"))
     with pytest.raises(ValueError, match="no masks"):
         MaskSample(torch.ones(0, 4, dtype=torch.bool), ones[:0])

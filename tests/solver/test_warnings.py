@@ -130,3 +130,14 @@ def test_the_dense_fit_warns_of_undetermined_terms():
     sweeps = swept(6, masks=18), swept(4, seed=1)
     with pytest.warns(UserWarning, match="leave 8 of 56 terms undetermined"):
         solve_dense(*sweeps)
+
+
+@pytest.mark.filterwarnings("ignore:.*undetermined:UserWarning")
+@pytest.mark.parametrize("masks", [1, 2])
+def test_masks_that_say_nothing_of_errors_give_no_error_bars(masks):
+    """They gave error bars of 0: one mask, or one with its twin, has nothing to vary against."""
+    with pytest.warns(UserWarning, match="say nothing of the errors: there are no error bars"):
+        e = fixlip.solve(swept(9, masks=masks), fixlip.sweep(Smooth(3, seed=2)))
+    assert e.stderr is None
+    with pytest.warns(UserWarning, match="say nothing of the errors"):
+        assert fixlip.estimate(lambda z: z.all(1), n=9, masks=2 + masks).stderr is None
