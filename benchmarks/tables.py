@@ -295,8 +295,8 @@ INTRODUCTION = """# Measurements
 Each table is one run of the script it names, on the machine it names. Times drift with the
 machine; ratios are what to compare. The scripts write to `benchmarks/results/` (the table of
 estimators to `data/estimators.json`); afterwards `python benchmarks/tables.py` writes this page
-anew, and a test fails where the page and the files differ. `python` is that of the environment, in a
-checkout `.venv/bin/python`."""
+anew, and a test fails where the page and the files differ. `python` is that of the environment,
+in a checkout `.venv/bin/python`."""
 
 
 def page() -> str:
