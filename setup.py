@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 FOLDERS = ("notebooks", "data")  # as in fixlip/cli/notebooks.py
-UNUSED = ("__pycache__", ".ipynb_checkpoints", "demo_models")
+UNUSED = ("__pycache__", ".ipynb_checkpoints", "demo_models", "openmoji", "world")
 
 
 class Build(build_py):

@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from fixlip.demo.pictograms import HELD_OUT_STYLE, STYLES
+
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
@@ -141,7 +143,7 @@ def test_the_packages_addresses_are_those_of_the_citation():
 def test_citation_agrees_with_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PYPROJECT["project"]["version"]
-    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert citation["license"] == PYPROJECT["project"]["license"].partition(" AND ")[0]
     papers = {entry["identifiers"][0]["value"] for entry in citation["references"]}
     assert papers == {"arXiv:2508.05430", "arXiv:2408.14153"}
 
@@ -154,7 +156,8 @@ def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
     for name in ("notebooks/run.py", "notebooks/a.ipynb", "data/a.json", "data/scenes/a.png"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).touch()
-    for name in ("data/demo_models/train.py", "notebooks/.ipynb_checkpoints/a.ipynb"):
+    unused = ("data/demo_models/train.py", "data/openmoji/a.webp", "data/world/train.py")
+    for name in (*unused, "notebooks/.ipynb_checkpoints/a.ipynb"):
         (copy / name).parent.mkdir(parents=True)
         (copy / name).touch()
     weights = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.bin", "*.pt")
@@ -172,6 +175,10 @@ def test_wheel_holds_every_module_and_the_demo_models(tmp_path):
         for name in ("notebooks/run.py", "notebooks/a.ipynb", "data/a.json", "data/scenes/a.png")
     }
     assert any(name.endswith("licenses/LICENSE") for name in held)
+    assert any(name.endswith("pictograms/noto/sheet.webp") for name in held)
+    licences = {n for n in held if "licenses/fixlip/demo/pictograms/" in n}
+    assert {n.rsplit("/", 2)[-2] for n in licences} == {*STYLES, HELD_OUT_STYLE}
+    assert not [name for name in held if "openmoji" in name]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from fixlip.files import user_path
 from fixlip.paths import root
 
 FOLDERS = ("notebooks", "data")  # in setup.py as well
+UNUSED = ("__pycache__", ".ipynb_checkpoints", "demo_models", "openmoji", "world")
 
 
 def copy(options: argparse.Namespace) -> int:
@@ -23,7 +24,7 @@ def copy(options: argparse.Namespace) -> int:
         source = root()
     target.mkdir(parents=True, exist_ok=True)
     for name in FOLDERS:
-        ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "demo_models")
+        ignored = shutil.ignore_patterns(*UNUSED)
         shutil.copytree(source / name, target / name, ignore=ignored)
     count = len(list(target.glob("notebooks/*.ipynb")))
     print(f"{count} notebooks are in {target / 'notebooks'}; to open them:")

@@ -103,9 +103,9 @@ def parse_caption(text: str) -> Caption:
 
     Examples
     --------
-    >>> parse_caption("a dog left of two pizzas")
-    Caption(phrases=(Phrase(name='dog', count=1, size=None), Phrase(name='pizza', count=2, \
-size=None)), relation='left of', background=None, form='plain')
+    >>> caption = parse_caption("a photo of two dogs and some milk")
+    >>> caption.phrases[0], str(caption)
+    (Phrase(name='dog', count=2, size=None), 'a photo of two dogs and some milk')
     """
     words = " ".join(text.lower().split())
     bare = list(_bare_names(words))

@@ -12,9 +12,16 @@ def register_towers() -> None:
     They have the structure of timm's ``vit_*_siglip_*`` models: no class token, a learned position
     for each patch, the tanh form of GELU, and attention pooling with a learned query (``map``).
     """
-    for tower in (fixlip_vit_siglip_p8_48, fixlip_vit_siglip_p4_48):
+    towers = (fixlip_vit_siglip_p16_128, fixlip_vit_siglip_p8_48, fixlip_vit_siglip_p4_48)
+    for tower in towers:
         if not timm.is_model(tower.__name__):
             timm.models.register_model(tower)
+
+
+def fixlip_vit_siglip_p16_128(pretrained: bool = False, **options: Any) -> VisionTransformer:
+    """128 pixels, 64 patches of 16 pixels, width 128, 6 layers."""
+    size = {"img_size": 128, "depth": 6, "mlp_ratio": 3}
+    return _tower(patch_size=16, embed_dim=128, num_heads=4, **(size | options))
 
 
 def fixlip_vit_siglip_p8_48(pretrained: bool = False, **options: Any) -> VisionTransformer:
