@@ -95,11 +95,15 @@ class Folder:
     def lock(self, name: str, wait: bool) -> Iterator[bool]:
         """Hold an item's lock and yield True; yield False where another process holds it."""
         lock = FileLock(self.folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0, poll_interval=0.1)
-        except Timeout:
-            yield False
-            return
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=-1 if wait else 0, poll_interval=0.1)
+            except Timeout:
+                yield False
+                return
+            except FileNotFoundError:  # taken away below, by another process, while it was opened
+                if not self.folder.is_dir():
+                    raise
         try:
             yield True
         finally:

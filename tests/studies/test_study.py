@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from fixlip.studies import study
 
@@ -534,6 +535,19 @@ def test_two_processes_share_the_items(tmp_path, marks, child):
     assert sorted(calls(marks), key=int) == [str(i) for i in range(count)]
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
     assert len((tmp_path / "0.csv").read_text().splitlines()) == 1 + 2 * count
+
+
+def test_a_lock_that_another_process_takes_away_is_made_again(tmp_path, monkeypatch):
+    """Seen once with filelock 3.16: it looks whether the file is there, and opens it then."""
+    acquire, fails = FileLock.acquire, [FileNotFoundError("gone")]
+
+    def first_too_late(self, **options):
+        if fails:
+            raise fails.pop()
+        return acquire(self, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", first_too_late)
+    assert study(lambda item: {"v": item}, [1], folder=tmp_path).computed == 1 and not fails
 
 
 def test_an_item_of_a_dead_process_is_computed_by_another(tmp_path, marks, child):
