@@ -123,7 +123,8 @@ def _agreement(
     for what in (what for what, is_flat in flat.items() if is_flat):
         warn(f"{what} is constant over these {len(truth)} masks: what is undefined is NaN")
     # by a power of two, which is exact: squares of very large and very small numbers are lost
-    unit = 2.0 ** int(np.frexp(max(np.abs(truth).max(), np.abs(predicted).max()))[1])
+    largest = max(np.abs(truth).max(), np.abs(predicted).max())
+    unit = 2.0 ** (int(np.frexp(largest)[1]) - 1)
     truth, predicted = truth / unit, predicted / unit
     error = truth - predicted
     a, b = predicted - w @ predicted, truth - w @ truth  # (m,) each: centred

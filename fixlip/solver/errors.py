@@ -186,7 +186,9 @@ def known(design: Design) -> bool:
     drawn = int(design.sample.draws().count_nonzero())
     if not 0 < drawn <= 2:
         return True
-    design.warn("errors", f"{drawn} masks say nothing of the errors: there are no error bars.")
+    design.warn(
+        "errors", f"so few masks ({drawn}) say nothing of the errors: there are no error bars."
+    )
     return False
 
 
