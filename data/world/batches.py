@@ -15,6 +15,7 @@ from fixlip.demo.world import Scene
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 LATER = (0.4, 0.2, 0.1, 0.3)  # shares of scenes of one to four things
 EARLY = (0.76, 0.12, 0.06, 0.06)
+RELATIONS = 0.4  # of the captions of several things
 REDUCED = 4  # one image of so many is also shown with more patches hidden
 NAMES = tuple(CONCEPTS)
 GROUPS = {n: [m for m in NAMES if CONCEPTS[m].group == CONCEPTS[n].group] for n in NAMES}
@@ -74,7 +75,7 @@ class Batches(torch.utils.data.Dataset):
             sample_scene([self.seed, step, k], things=int(count), canvas=recipe.canvas)
             for k, count in enumerate(counts)
         ]
-        own = [sample_caption(rng, s.things, s.background) for s in scenes]
+        own = [sample_caption(rng, s.things, s.background, relations=RELATIONS) for s in scenes]
         hard = [
             (k, edited)
             for k, scene in enumerate(scenes)
@@ -178,7 +179,7 @@ def edit(rng: np.random.Generator, caption: Caption, scene: Scene) -> Caption | 
 
 
 def _edit(rng: np.random.Generator, caption: Caption, scene: Scene) -> Caption | None:
-    if caption.relation is not None and rng.random() < 0.6:
+    if caption.relation is not None and rng.random() < 0.8:
         if rng.random() < 0.5:
             return replace(caption, phrases=caption.phrases[::-1])
         return replace(caption, relation=INVERSE[caption.relation])

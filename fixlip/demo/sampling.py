@@ -90,11 +90,18 @@ def sample_scene(
 
 
 def sample_caption(
-    rng: np.random.Generator, things: Sequence[Thing], background: str | None
+    rng: np.random.Generator,
+    things: Sequence[Thing],
+    background: str | None,
+    *,
+    relations: float = 0.2,
 ) -> Caption:
-    """A true caption at random: of a part of the things, in any form and order."""
+    """A true caption at random: of a part of the things, in any form and order.
+
+    `relations` is the share of captions that say where one of two things is.
+    """
     names = list(dict.fromkeys(things[k].name for k in rng.permutation(len(things))))
-    if len(names) > 1 and rng.random() < 0.2:
+    if len(names) > 1 and rng.random() < relations:
         caption = _relation(rng, things, names)
         if caption is not None:
             return caption
