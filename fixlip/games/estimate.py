@@ -16,7 +16,7 @@ from fixlip.games.game import ask, count_players
 from fixlip.games.gamefit import fit_game
 from fixlip.sampler import SAMPLINGS, MaskSample, draw, enumerate_masks, shapley_masks
 from fixlip.sampler.masks import check_counts, distinct_rows, empty_and_full
-from fixlip.solver.errors import known
+from fixlip.solver.errors import known, warn_of_nearly_all
 from fixlip.solver.fit import warn_of_players
 from fixlip.solver.polynomial import Design, rank
 from fixlip.solver.solve import check_options, top_players
@@ -124,6 +124,7 @@ def estimate(
         elif fitted == "top":
             _, first, *_ = fit_game(design, order=1, ridge=ridge, ends=ends)
             among = _strongest(first.numpy(), n_image, k)
+        warn_of_nearly_all(sample)
         bars = known(design)
         pairs = {"among": among, "split": split}
         found = fit_game(design, order=order, ridge=ridge, ends=ends, **pairs)

@@ -14,6 +14,7 @@ from fixlip.solver.errors import (
     prior_errors,
     residuals,
     shrinkage,
+    warn_of_chosen,
     warn_of_few,
 )
 from fixlip.solver.leastsquares import Columns, LeastSquares
@@ -65,6 +66,9 @@ def _banzhaf_fit(
     problem = Problem(design, torch.arange(design.n), among, ridge, Y, split)
     e0, e1, e2 = problem.fit(Y)
     found = [(e0 + mean, e1, e2), problem.fit(residuals(problem, Y) * members(design))]
+    if ridge == "auto":
+        for part, penalty in zip(problem.parts, problem.ridges, strict=True):
+            warn_of_chosen(design, part, penalty)
     shrunk = shrinkage(problem, Y)
     return found if shrunk is None else [*found, shrunk]
 
@@ -103,6 +107,8 @@ def _shapley_fit(
     solution = problem.solve(Y, penalty)
     each = leverage(problem, penalty)
     warn_of_few(design, problem, penalty, float(each.sum()), design.m)
+    if auto:
+        warn_of_chosen(design, problem, penalty)
     each = each * copies(design)
     residual = corrected_residual(problem, Y, solution, each)
     e0, e1, e2 = monomials(*solution)

@@ -211,24 +211,8 @@ def _check_pair(first: Explanation, second: Explanation) -> None:
     """Raise unless two explanations have the same players; warn where they share masks."""
     for one in (first, second):
         instance(one, Explanation, MAKE)
-    sizes = [(e.n_image, e.n_text) for e in (first, second)]
-    if sizes[0][0] != sizes[1][0]:
-        raise ValueError(
-            f"the images have {sizes[0][0]} and {sizes[1][0]} players: put both explanations on "
-            "one grid, on_common_grid(explanation, grid)"
-        )
-    if first.players[: sizes[0][0]] != second.players[: sizes[0][0]]:
-        raise ValueError(
-            "the image players have other names: put both explanations on one grid, or play with "
-            "the same regions"
-        )
-    words = [[p.casefold() for p in e.players[e.n_image :]] for e in (first, second)]
-    if words[0] != words[1]:
-        raise ValueError(
-            f"the text players differ, {' | '.join(words[0])} and {' | '.join(words[1])}: two "
-            'models are compared on one caption, with text_players="words" where they split words '
-            "differently; two captions have no terms in common but those of the image"
-        )
+    for side in ("image", "text"):
+        _check_players(first, second, side)
     for side in ("image", "text"):
         seeds = [e.info.get(side, {}).get("seed") for e in (first, second)]
         if seeds[0] is not None and seeds[0] == seeds[1]:
@@ -237,6 +221,43 @@ def _check_pair(first: Explanation, second: Explanation) -> None:
                 "are not independent, so that they agree more than the models do; give each "
                 "another seed"
             )
+
+
+def _check_players(first: Explanation, second: Explanation, side: str) -> None:
+    """Raise unless both have the same players on a side (words in any case), by what it shows."""
+    both = [
+        e.players[: e.n_image] if side == "image" else e.players[e.n_image :]
+        for e in (first, second)
+    ]
+    kind, other = (e.info.get(side, {}).get("kind", side) for e in (first, second))
+    if kind != other:
+        raise ValueError(
+            f"one explanation has {kind} players where the other has {other} players: give both "
+            "the same kinds of sides, in the same order"
+        )
+    if kind == "text":
+        both = [[name.casefold() for name in players] for players in both]
+    if both[0] == both[1]:
+        return
+    if kind == "text":
+        which = "text" if side == "text" else "first caption's"
+        raise ValueError(
+            f"the {which} players differ, {' | '.join(both[0])} and {' | '.join(both[1])}: two "
+            'models are compared on one caption, with players="words" (text_players="words" of '
+            "fixlip.explain) where they split words differently; two captions have no terms in "
+            "common but those of the other side"
+        )
+    grids = side == "image" and all("grid" in e.info.get(side, {}) for e in (first, second))
+    mend = "put both explanations on one grid, on_common_grid(explanation, grid)" if grids else ""
+    if len(both[0]) != len(both[1]):
+        raise ValueError(
+            f"the {kind} sides have {len(both[0])} and {len(both[1])} players: "
+            f"{mend or 'play with the same players, such as regions, in both'}"
+        )
+    raise ValueError(
+        f"the {kind} players have other names: {mend + ', or ' if mend else ''}play with the same "
+        "players, such as regions, in both"
+    )
 
 
 def rank_correlation(

@@ -27,7 +27,7 @@ def shown(name: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
 
 
-def style(*names: str) -> dict[str, Any]:
+def name_style(*names: str) -> dict[str, Any]:
     """Options of matplotlib's text for names: no formulas, and fonts for characters of any script.
 
     Warns where no installed font has some of the characters, which are drawn as boxes.

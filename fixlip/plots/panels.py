@@ -18,7 +18,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from fixlip.checks import instance, integer, number
 from fixlip.explanation import Explanation, Player
-from fixlip.plots.names import shown, style
+from fixlip.plots.names import name_style, shown
 
 COLOURS = "RdBu_r"
 
@@ -59,7 +59,7 @@ def heatmap(
     """
     ax = patches(explanation, explanation.given(player), ax=ax, limit=limit)
     names = [shown(explanation.players[i]) for i in explanation.indices(player)]
-    ax.set_title(" ".join(names), **style(*names))
+    ax.set_title(" ".join(names), **name_style(*names))
     return ax
 
 
@@ -151,7 +151,7 @@ def graph(
     ax.scatter(*where[patches].T, s=14, color="white", edgecolor="black", linewidth=0.8, zorder=3)
     first = Normalize(*(np.array([-1, 1]) * _largest(explanation.e1)))
     words = range(n if drawn else 0, explanation.n)
-    options = style(*(shown(explanation.players[i]) for i in words))
+    options = name_style(*(shown(explanation.players[i]) for i in words))
     for i in words:
         shade = colours(first(explanation.e1[i]))
         ax.text(
@@ -191,7 +191,7 @@ def bars(explanation: Explanation, *, count: int = 12, ax: Axes | None = None) -
         error_kw={"linewidth": 1, "capsize": 2, "ecolor": plt.rcParams["text.color"]},
     )
     names = [shown(explanation.players[i]) for i in order]
-    ax.set_yticks(np.arange(len(order)), names, **style(*names))
+    ax.set_yticks(np.arange(len(order)), names, **name_style(*names))
     ax.invert_yaxis()
     ax.axvline(0, color=plt.rcParams["text.color"], linewidth=0.8)
     ax.set_xlabel("first-order term")

@@ -106,10 +106,8 @@ class MaskSample:
         """How many of all masks are here, of a sample without repetition; of any other, 0."""
         if self.sampling.removesuffix("-reference") not in ("enumerated", "distinct", "shapley"):
             return 0.0
-        ends = (
-            2 if self.sampling.startswith("shapley") else 0
-        )  # which the Shapley kernel leaves out
-        return self.m / (2.0**self.n - ends)
+        ends = 2 if self.sampling.startswith("shapley") else 0  # no masks of the Shapley kernel
+        return self.m / (2**self.n - ends)  # of integers: no overflow
 
     @property
     def complete(self) -> bool:

@@ -197,6 +197,7 @@ def test_standard_errors_are_as_large_as_the_errors(index, sampling, m):
         assert 0.88 < (abs(error) < 1.96 * claimed).mean() < 0.98
 
 
+@pytest.mark.filterwarnings("ignore:all masks but")
 def test_sizes_listed_whole_have_no_error():
     # of 8 players all masks of 0, 1, 2, 6, 7 and 8 are listed at p=.5 with 250 of 256 masks
     found = fixlip.estimate(smooth(), n=8, masks=252, sampling="distinct")
@@ -374,12 +375,27 @@ def test_order_one_of_many_players_needs_no_room_for_their_pairs():
     assert found.first_order().deviations.shape[1] == 1 + n
 
 
+@pytest.mark.parametrize("sampling", ["distinct", "distinct-reference", "shapley"])
+def test_more_players_than_a_float_can_count_masks_of(sampling):
+    """From 1,024 players on, the number of all masks is beyond a float64."""
+    n = 1100
+    weights = torch.arange(n, dtype=torch.float64)
+    how = {"index": "shapley"} if sampling == "shapley" else {"sampling": sampling}
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        found = fixlip.estimate(
+            lambda masks: masks.double() @ weights, n=n, masks=2 * n + 400, order=1, **how
+        )
+    assert np.allclose(found.e1, weights, atol=0.5)
+
+
 def white_noise(n, seed):
     """A game whose values have nothing to do with each other, and its values."""
     values = np.random.default_rng(seed).normal(size=2**n)
     return lambda masks: torch.from_numpy(values)[masks.long() @ 2 ** torch.arange(n)], values
 
 
+@pytest.mark.filterwarnings("ignore:all masks but")
 @pytest.mark.parametrize("index", ["banzhaf", "shapley"])
 def test_a_sample_of_nearly_all_masks_is_not_shrunk_as_if_it_were_noise(index):
     errors, inside = {"auto": [], 0: []}, []
@@ -397,6 +413,28 @@ def test_a_sample_of_nearly_all_masks_is_not_shrunk_as_if_it_were_noise(index):
             inside.append(np.abs(off) <= 1.96 * e.stderr.e2[np.triu_indices(9, 1)])
     assert np.mean(errors["auto"]) < 1.2 * np.mean(errors[0])  # was 14 times as much
     assert np.mean(inside) > 0.8  # was .6
+
+
+@pytest.mark.parametrize("index", ["banzhaf", "shapley"])
+@pytest.mark.parametrize("masks", [300, 700, 1014])
+def test_bars_that_hold_by_chance_only_are_said_so(index, masks):
+    """Intervals of white noise's pairs covered the truth in .6 to .8, some games' in none."""
+    inside = []
+    for seed in range(12):
+        game, values = white_noise(10, seed)
+        right = exact.weighted_banzhaf if index == "banzhaf" else exact.faith_shapley
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            e = fixlip.estimate(
+                game, n=10, index=index, masks=masks, sampling="distinct", seed=seed
+            )
+        said = " ".join(str(one.message) for one in caught)
+        if "interactions for noise" in said or "all masks but" in said:
+            continue
+        pairs = np.triu_indices(10, 1)
+        off = np.abs(e.e2 - right(values).e2)[pairs]
+        inside.append((off <= 1.96 * e.stderr.e2[pairs]).mean())
+    assert not inside if masks == 1014 else min(inside) > 0.75 and np.mean(inside) > 0.88, inside
 
 
 @pytest.mark.parametrize("order", [1, 2])

@@ -252,6 +252,24 @@ def test_terms_that_mean_different_things_have_no_difference(fit, message):
             variance_shares(a, variance=variance)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "message", "absent"),
+    [
+        (("text", "text"), r"the first caption's players differ, .* one caption", "grid"),
+        (("image", "image"), "the image players have other names: play with the same", "grid"),
+        (("text", "image"), "text players where the other has image players", "grid"),
+    ],
+)
+def test_what_cannot_be_compared_is_called_by_what_it_is(kinds, message, absent):
+    """The first of two captions was called the images, and put on a grid in the advice."""
+    a, b = explained(3, 4, seed=0), explained(3, 4, seed=5, model=2)
+    pair = [{**a.info, "image": {"kind": kind}} for kind in kinds]
+    other = replace(b, players=tuple(f"r{i}" for i in range(12)) + b.players[12:], info=pair[1])
+    with pytest.raises(ValueError, match=message) as caught:
+        difference(replace(a, info=pair[0]), other)
+    assert absent not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_intervals_of_differences_cover_the_truth():
     """The same game with other masks differs by its 95 % interval in about 5 % of the terms."""

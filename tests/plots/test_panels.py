@@ -122,7 +122,7 @@ def test_words_from_right_to_left_are_read_from_right_to_left():
 
     def drawn(name):
         figure = plt.figure(figsize=(2, 0.5))
-        figure.text(0.05, 0.3, names.shown(name), fontsize=18, **names.style(name))
+        figure.text(0.05, 0.3, names.shown(name), fontsize=18, **names.name_style(name))
         figure.canvas.draw()
         return np.asarray(figure.canvas.buffer_rgba())
 
