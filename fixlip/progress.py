@@ -30,7 +30,8 @@ def progress_bar(total: int, description: str, shown: bool | None) -> AbstractCo
     if tqdm is None:
         return _NoBar()
     disable = None if shown is None else not shown
-    return tqdm(total=total, desc=description, leave=False, disable=disable)
+    often = 0.1 if sys.stderr.isatty() else 5  # seconds; each time is a line in a file
+    return tqdm(total=total, desc=description, leave=False, disable=disable, mininterval=often)
 
 
 def progress_line(text: str, shown: bool | None) -> None:

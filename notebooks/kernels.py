@@ -9,6 +9,7 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Unicode
 
 SPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
+WARNING = "[IPKernelApp] WARNING"
 INLINE = "module://matplotlib_inline.backend_inline"  # the one that keeps figures in the notebook
 
 
@@ -47,8 +48,9 @@ class LoggedKernel(AsyncKernelManager):
         alive = await super().is_alive()
         if not alive and self.provisioner and not self.shutting_down:
             status = await self.provisioner.poll()
-            with open(self.words, "a", encoding="utf-8") as file:
-                if status < 0 or not file.tell():  # else a traceback says more
+            said = last_words(Path(self.words))
+            if not said or (status < 0 and said != _ending(status)):  # else a traceback says more
+                with open(self.words, "a", encoding="utf-8") as file:
                     file.write(f"\n{_ending(status)}\n")
         return alive
 
@@ -64,6 +66,7 @@ def _ending(status: int) -> str:
 
 
 def last_words(log: Path) -> str:
-    """The last line that a kernel wrote, or "" where it wrote none."""
+    """The last line that a kernel wrote, but for ipykernel's warnings, or "" without one."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    said = (line.strip() for line in reversed(lines) if WARNING not in line)
+    return next(filter(None, said), "")

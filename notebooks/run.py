@@ -152,7 +152,12 @@ def located(name: str, value: object) -> object:
             return f"{head}:{_there('folder', rest, 'model')}"
         if colon and head != "hf-hub":  # an architecture and its weights
             return f"{head}:{located('pretrained', rest)}"
-        is_folder = os.path.dirname(value) and Path(value).expanduser().is_dir()
+        if not Path(value).expanduser().is_dir():
+            return value
+        from fixlip.encoders.names import FOLDER, known_names  # takes a second
+
+        # a model of that name comes first, as for fixlip.load
+        is_folder = known_names(value)[1].startswith(FOLDER)
         return str(_there("folder", value, name)) if is_folder else value
     if kind == "checkpoint" and not (os.path.dirname(value) or Path(value).suffix):
         return value  # a tag, which has no ending
@@ -348,7 +353,8 @@ def find(names: Sequence[str]) -> list[Path]:
     known = ", ".join(path.stem for path in paths) or "none"
     chosen = []
     for stem in (Path(name).name.removesuffix(".ipynb") for name in names or [""]):
-        matches = [path for path in paths if path.stem.startswith(stem)]
+        whole = [path for path in paths if path.stem == stem]
+        matches = whole or [path for path in paths if path.stem.startswith(stem)]
         if not matches:
             raise ValueError(f"no notebook called {stem or 'anything'}; there are {known}")
         chosen += [path for path in matches if path not in chosen]

@@ -417,6 +417,20 @@ def test_a_kernel_that_dies_is_one_line_with_its_last_words(folder, capsys):
 
 
 @pytest.mark.slow
+def test_a_kernel_that_ends_without_words_is_told_by_its_exit_status(folder, capsys):
+    """ipykernel's warning about connections was given as the cause."""
+    add(folder, "05_ends", "import os\nos._exit(3)")
+    assert run.main(["figures", "05"]) == 1
+    (line,) = (s for s in capsys.readouterr().out.splitlines() if s.startswith("    "))
+    assert "it ended with the exit status 3" in line
+
+
+def test_a_name_that_begins_another_stands_for_its_own_notebook():
+    assert [path.stem for path in run.find(["01_theory"])] == ["01_theory"]
+    assert len(run.find(["01"])) == 2
+
+
+@pytest.mark.slow
 def test_a_kernel_that_cannot_start_says_why(folder, capsys, monkeypatch, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -453,7 +467,7 @@ def test_results_go_to_the_folder_of_the_option(folder, tmp_path):
 def test_paths_mean_what_they_mean_where_they_are_typed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("home/model", "here", "data"):
+    for name in ("home/model", "here", "data", "ViT-B-32", "demo-clip"):
         (tmp_path / name).mkdir(parents=True)
     for name in ("home/a.png", "weights.pt"):
         (tmp_path / name).touch()
@@ -463,6 +477,8 @@ def test_paths_mean_what_they_mean_where_they_are_typed(tmp_path, monkeypatch):
     settings = {
         "model=local-dir:~/model": f"local-dir:{tmp_path}/home/model",
         "model=./here": f"{tmp_path}/here",
+        "model=here": f"{tmp_path}/here",
+        "model=demo-clip": "demo-clip",
         "model=hf-hub:org/name": "hf-hub:org/name",
         "model=ViT-B-32": "ViT-B-32",
         "models=['local-dir:here', 'ViT-B-32:weights.pt', 'ViT-B-32:openai']": [

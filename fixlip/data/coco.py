@@ -16,6 +16,7 @@ from fixlip.data.examples import (
     Mention,
     Object,
     entries,
+    id_of,
     malformed,
     picture_size,
     read_json,
@@ -132,9 +133,9 @@ def _official(folder: Path, split: str, path: Path) -> list[tuple[Example, Named
             if named is not None and not isinstance(named, list):
                 raise ValueError(f"'objects' must be a list of annotations, got {named!r:.80}")
             text = " ".join(text_of(entry, "caption").split())
-            captions.setdefault(str(entry["image_id"]), []).append((text, named))
+            captions.setdefault(id_of(entry, "image_id"), []).append((text, named))
         for entry in entries(content, "images"):
-            name, image = str(entry["id"]), folder / split / text_of(entry, "file_name")
+            name, image = id_of(entry, "id"), folder / split / text_of(entry, "file_name")
             own = captions.pop(name, [])
             example = Example(name, image, tuple(text for text, _ in own), size=_size(entry))
             found.append((example, [named for _, named in own]))
@@ -163,7 +164,7 @@ def _karpathy(
             sentences = entries(entry, "sentences")
             captions = tuple(" ".join(text_of(each, "raw").split()) for each in sentences)
             image = folder / place / text_of(entry, "filename")
-            found.append((Example(str(entry["cocoid"]), image, captions), [None] * len(captions)))
+            found.append((Example(id_of(entry, "cocoid"), image, captions), [None] * len(captions)))
             folders[place] = None
     except (KeyError, ValueError) as error:
         raise malformed(path, "Karpathy's split of COCO", entry, error, KARPATHY) from None
@@ -188,13 +189,13 @@ def _instances(
         entry = {}
         try:
             for entry in entries(content, "images"):
-                sizes[str(entry["id"])] = _size(entry)
+                sizes[id_of(entry, "id")] = _size(entry)
             for entry in entries(content, "categories"):
-                name = classes.setdefault(str(entry["id"]), text_of(entry, "name"))
+                name = classes.setdefault(id_of(entry, "id"), text_of(entry, "name"))
                 if name != entry["name"]:
                     raise ValueError(f"the class {entry['id']} is called {name!r}, too")
             for entry in entries(content, "annotations"):
-                picture, number = str(entry["image_id"]), str(entry["category_id"])
+                picture, number = id_of(entry, "image_id"), id_of(entry, "category_id")
                 if picture not in sizes or number not in classes:
                     raise ValueError("its picture or its class is not listed in the file")
                 name = classes[number]
@@ -202,7 +203,7 @@ def _instances(
                     name,
                     checked_box(entry["bbox"]),
                     crowd=bool(int(entry.get("iscrowd") or 0)),
-                    id=str(entry["id"]),
+                    id=id_of(entry, "id"),
                     size=sizes[picture],
                     outline=entry.get("segmentation"),
                     file=str(path),

@@ -188,6 +188,14 @@ def text_of(entry: Mapping[str, Any], key: str) -> str:
     return text
 
 
+def id_of(entry: Mapping[str, Any], key: str) -> str:
+    """The number or text that names something, as text, else ValueError; KeyError without it."""
+    value = entry[key]
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise ValueError(f"{key!r} must be a whole number or a text, got {value!r:.80}")
+    return str(value)
+
+
 def picture_size(width: object, height: object) -> tuple[int, int]:
     """Width and height of a picture as whole numbers of 1 or more, else ValueError."""
     sides = width, height

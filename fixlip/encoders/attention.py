@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import linear, normalize
 
 from fixlip.checks import one_of
-from fixlip.encoders.hooks import hooks
+from fixlip.encoders.hooks import hooks, keep_states
 from fixlip.encoders.sides import EncoderSide, ImageSide, TextSide
 
 
@@ -108,6 +108,7 @@ def embed(
                 f"{encoder.name!r} has attention of the kind {type(layer).__name__}, which cannot "
                 f"be recomputed here; known are {known}"
             )
+    keep_states(encoder.model)  # the user may have switched it on since
     found: list[Attention] = []
 
     def recompute(layer, args, kwargs, output):

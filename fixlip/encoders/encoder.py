@@ -15,6 +15,7 @@ import torch
 
 from fixlip.checks import one_of, warn
 from fixlip.encoders.captions import CaptionReader
+from fixlip.encoders.hooks import keep_states
 from fixlip.encoders.masking import blocks_in, lay_rows_by_position
 from fixlip.encoders.sides import ImageSide, TextSide
 from fixlip.encoders.towers import image_tower, text_tower
@@ -193,8 +194,7 @@ def _make_plain(model: torch.nn.Module) -> None:
         for name, buffer in list(module.named_buffers(recurse=False)):
             if buffer.is_inference():
                 setattr(module, name, buffer.clone())
-        if getattr(module, "grad_checkpointing", False):  # computes blocks twice, past the hooks
-            module.grad_checkpointing = False
+    keep_states(model)
 
 
 def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from torch import nn
+
 _SETTING = threading.Lock()  # torch numbers hooks without one: two threads can get the same number
 
 
@@ -30,3 +32,10 @@ def hooks() -> Iterator[Callable[..., None]]:
         with _SETTING:
             for handle in handles:
                 handle.remove()
+
+
+def keep_states(model: nn.Module) -> None:
+    """Let blocks keep what derivatives need: checkpointed blocks run twice, past these hooks."""
+    for module in model.modules():
+        if getattr(module, "grad_checkpointing", False):
+            module.grad_checkpointing = False

@@ -13,6 +13,7 @@ import torch
 
 from fixlip import renamed
 from fixlip.checks import integer, number, one_of
+from fixlip.encoders.hooks import keep_states
 from fixlip.encoders.opened import OpenTower, forward_mode
 from fixlip.encoders.sides import EncoderSide, ImageSide
 from fixlip.explainers.results import from_rows
@@ -44,6 +45,7 @@ class Line:
     ) -> None:
         one_of("variant", variant, VARIANTS)
         self.tower = OpenTower(side, layer)
+        keep_states(side.encoder.model)  # the user may have switched it on since
         if side.encoder.half:
             raise ValueError(
                 f"the encoder computes in {side.encoder.dtype}, too coarse for derivatives along a "

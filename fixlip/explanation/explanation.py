@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from fixlip.checks import boolean_masks, integer, number, numbers, one_of, per_side, plain
+from fixlip.checks import boolean_masks, integer, number, numbers, one_of, per_side, plain, warn
 from fixlip.explanation.terms import Terms, count_terms, flatten, unflatten
 from fixlip.extras import need
 from fixlip.files import read_arrays, user_path, write_arrays
@@ -249,7 +249,12 @@ class Explanation:
         info = self.info.get(side, {})
         if "grid" not in info:
             raise ValueError(f"the {side} has no patch grid: {info.get('kind', 'unknown side')}")
-        return np.asarray(values)[np.array(info["owner"])].reshape(info["grid"])
+        values, n = np.asarray(values), self.n_image if side == "image" else self.n_text
+        if values.shape != (n,):
+            raise ValueError(
+                f"got values of shape {values.shape} for {n} {side} players: give one for each"
+            )
+        return values[np.array(info["owner"])].reshape(info["grid"])
 
     def strongest(self, count: int = 10, *, cross: bool = False) -> list[tuple[int, int, float]]:
         """The pairs with the largest |interaction|, strongest first: (player, player, e2)."""
@@ -452,6 +457,12 @@ class Explanation:
         e0, e1, e2 = terms
         if () not in values.interaction_lookup:
             e0 = values.baseline_value
+        if values.index == "FWBII" and empty_value is None:
+            warn(
+                'the index "FWBII" is of result files of the FIxLIP experiments, which hold terms '
+                "of the game minus its value of the empty mask: pass it as empty_value, else the "
+                "constant, and with it every value, lacks it"
+            )
         names = tuple(players) if players is not None else tuple(map(str, range(n)))
         about = {"fit": {"index": index}}
         known = {}

@@ -78,6 +78,8 @@ class Game:
         Each side embeds every distinct mask of its own once.
         """
         masks = boolean_masks(masks, self.n)
+        if not len(masks):
+            return torch.zeros(0, dtype=torch.float64)
         image, text = (
             embed_masks(side, part, batch_size=batch_size, progress=progress).cpu().double()
             for side, part in (

@@ -76,7 +76,8 @@ def _points(collection: Collection) -> np.ndarray:
     if isinstance(collection, QuadMesh):
         return collection.get_array()
     if isinstance(collection, LineCollection):
-        return np.concatenate([*collection.get_segments(), np.empty((0, 2))])
+        segments = [np.reshape(ends, (-1, 2)) for ends in collection.get_segments()]  # NaN: none
+        return np.concatenate([*segments, np.empty((0, 2))])
     offsets = collection.get_offsets()
     if len(offsets) > 1 or np.any(offsets):
         return offsets

@@ -57,6 +57,12 @@ def heatmap(
     limit : float, optional
         Interaction at which the colour is full; by default the largest of this map.
     """
+    _grid(explanation)
+    if any(i < explanation.n_image for i in explanation.indices(player)):
+        raise ValueError(
+            f"{player!r} is of the first side, whose patches are drawn on: name players of the "
+            "other side, or draw a patch's interactions with plots.bars"
+        )
     ax = patches(explanation, explanation.given(player), ax=ax, limit=limit)
     names = [shown(explanation.players[i]) for i in explanation.indices(player)]
     ax.set_title(" ".join(names), **name_style(*names))

@@ -74,6 +74,21 @@ def test_models_at_hand_may_come_from_inference_mode_and_checkpoint_their_blocks
     assert_same(every_method(encoder), expected)
 
 
+def test_blocks_may_be_checkpointed_after_the_encoder_was_made(name, expected):
+    """torch found other tensors when it ran the blocks a second time."""
+    loaded = fixlip.load(name, device="cpu")
+    encoder = fixlip.Encoder(copy.deepcopy(loaded.model), loaded.tokenizer, name=name)
+    encoder.model.set_grad_checkpointing(True)
+    image, text = encoder.image(picture()), encoder.text(CAPTION)
+    for method in (grad_eclip, generic_attention):
+        encoder.model.set_grad_checkpointing(True)
+        assert np.array_equal(method.explain(image, text).e1, expected[method.__name__])
+    encoder.model.set_grad_checkpointing(True)
+    factors = [exclip.factor(side, mode="reverse", steps=3) for side in (image, text)]
+    found = fixlip.pair(*factors).e2
+    assert np.array_equal(found, expected["fixlip.explainers.exclip reverse"])
+
+
 def test_sweeps_made_in_inference_mode_can_be_solved_outside():
     encoder = fixlip.load("demo-clip", device="cpu")
     with torch.inference_mode():

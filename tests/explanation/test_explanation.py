@@ -351,7 +351,8 @@ def test_result_files_of_the_papers_hold_the_fit_to_the_gain_over_the_empty_mask
     def game(masks):
         return explanation.value(masks) + (7.5 - explanation.e0) * (~np.asarray(masks)).all(1)
 
-    wrong = Explanation.from_shapiq(values, n_image=3)
+    with pytest.warns(UserWarning, match="pass it as empty_value"):
+        wrong = Explanation.from_shapiq(values, n_image=3)
     every = {"fitted": explanation, "back": back, "wrong": wrong}
     r2 = faithfulness(every, game, distributions=[0.5], count=30).set_index("method").r2
     assert r2["back"] == pytest.approx(r2["fitted"]) and r2["wrong"] < r2["fitted"] - 0.05

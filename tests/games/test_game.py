@@ -52,3 +52,9 @@ def test_bad_masks_and_foreign_sides_are_refused():
     foreign = Smooth(3, seed=2, info={"model": {"name": "b", "fingerprint": "2"}})
     with pytest.raises(ValueError, match="same encoder"):
         Game(Smooth(4, seed=1), foreign)
+
+
+def test_no_masks_have_no_values():
+    """torch had nothing to put together."""
+    game = Game(Smooth(3, width=4, seed=0), Smooth(2, width=4, seed=1))
+    assert game(torch.zeros(0, 5, dtype=torch.bool)).shape == (0,)

@@ -181,6 +181,15 @@ def test_graphs_and_bars_of_other_sides_than_image_and_text(kind):
                 draw(explanation)
 
 
+def test_maps_are_drawn_of_a_number_for_each_patch_and_of_the_other_side():
+    """Too many numbers were drawn in part; a patch's own map had another side's numbers."""
+    for count in (4, 7):
+        with pytest.raises(ValueError, match=rf"shape \({count},\) for 6 image players"):
+            plots.patches(make(), np.ones(count))
+    with pytest.raises(ValueError, match="is of the first side, whose patches are drawn on"):
+        plots.heatmap(make(), 0)
+
+
 def test_values_without_a_colour_are_refused():
     with pytest.raises(ValueError, match="NaN or infinite, which have no colour"):
         plots.patches(make(), np.array([1, 2, 3, 4, 5, np.nan]))

@@ -98,3 +98,13 @@ def test_numbers_are_kept_to_five_digits():
     text = plots.as_json(arrays)
     assert text == '{\n  "a": [[0.33333,0],[null,1.2346e+05]],\n  "b": []\n}\n'
     assert json.loads(text) == {"a": [[0.33333, 0], [None, 123460.0]], "b": []}
+
+
+def test_error_bars_that_are_unknown_have_no_ends():
+    """One mosaic has no standard error: a study's figure of it could not be stored."""
+    fig, ax = plt.subplots()
+    ax.errorbar([0, 1], [1.0, 2.0], yerr=[np.nan, 0.5])
+    found = plots.numbers(fig)
+    ax.errorbar([0, 1], [1.0, 2.0], yerr=[np.nan, np.nan])
+    assert len(plots.numbers(fig)) > len(found) > 0
+    plt.close(fig)
