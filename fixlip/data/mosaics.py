@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from fixlip import checks
 from fixlip.checks import integer
 from fixlip.data.imagenet import class_images
 from fixlip.demo.grammar import Caption
+from fixlip.demo.pictograms import STYLES
+from fixlip.demo.sampling import sample_scene
 from fixlip.demo.scenes import GRID, read_scenes
 from fixlip.files import atomic, user_path
 from fixlip.images import open_image
@@ -34,6 +37,14 @@ PUBLISHED_GAMES: tuple[tuple[str, ...], ...] = (
     ("church", "pizza", "ipod", "cat"),
     ("ball", "husky", "banana", "tractor"),
 )
+
+NEAREST: dict[str, str] = {  # concepts of the demo world for classes of which it has no picture
+    "ball": "soccer ball",
+    "goldfish": "tropical fish",
+    "husky": "wolf",
+    "ipod": "phone",
+    "plane": "airplane",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,4 +200,39 @@ def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
             mosaics.append(Mosaic(image.stem, image, names, phrases))
     if not mosaics:
         raise ValueError(f"no scene of {folder} fills the four quadrants with different shapes")
+    return mosaics
+
+
+def world_mosaics(
+    *, count: int = 50, canvas: int = 112, styles: Sequence[str | Path] = STYLES, seed: int = 0
+) -> list[Mosaic]:
+    """Mosaics of the published games, of scenes of the demo world with one thing each.
+
+    Game by game, as `imagenet_mosaics`; a class that the world lacks is shown by its `NEAREST`
+    concept. Each quadrant has a scene's own size: pictures are twice the canvas high and wide.
+
+    Parameters
+    ----------
+    count, canvas : int
+        Mosaics per game; pixels per side of one scene.
+    styles, seed
+        As in `fixlip.demo.sample_scene`; the same seed gives the same mosaics.
+
+    Examples
+    --------
+    >>> mosaic = world_mosaics(count=1)[1]
+    >>> mosaic.caption(3), mosaic.own(3), mosaic.image.size
+    ('cat tropical fish airplane', [0, 1, 1, 2], (224, 224))
+    """
+    integer("count", count)
+    mosaics = []
+    for game in PUBLISHED_GAMES:
+        names = tuple(NEAREST.get(name, name) for name in game)
+        for i in range(count):
+            image = Image.new("RGB", (2 * canvas, 2 * canvas))
+            for k, name in enumerate(names):
+                place = [checks.seed(seed), *name.encode(), i]
+                scene = sample_scene(place, things=[name], styles=styles, canvas=canvas)
+                image.paste(scene.image, (k % 2 * canvas, k // 2 * canvas))
+            mosaics.append(Mosaic(f"{'-'.join(names)}-{i:02d}".replace(" ", "_"), image, names))
     return mosaics

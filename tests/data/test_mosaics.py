@@ -12,12 +12,15 @@ from timm.data import ImageNetInfo
 import fixlip
 from fixlip.data.imagenet import CLASSES, class_images
 from fixlip.data.mosaics import (
+    NEAREST,
     PUBLISHED_GAMES,
     Mosaic,
     demo_mosaics,
     imagenet_mosaics,
     single_token,
+    world_mosaics,
 )
+from fixlip.demo import CONCEPTS
 from fixlip.demo.scenes import read_scenes
 from fixlip.metrics import quadrants
 
@@ -194,3 +197,17 @@ def test_a_folder_without_mosaics(tmp_path):
     write_coco(tmp_path, [s for s in read_scenes(SCENES) if len(s.things) == 1][:2])
     with pytest.raises(ValueError, match=r"no scene of .* fills the four quadrants"):
         demo_mosaics(tmp_path)
+
+
+def test_mosaics_of_the_demo_world_are_the_published_games_with_the_nearest_things():
+    mosaics = world_mosaics(count=2)
+    assert len(mosaics) == 20 and len({mosaic.id for mosaic in mosaics}) == 20
+    for mosaic, game in zip(mosaics[::2], PUBLISHED_GAMES, strict=True):
+        assert all(name in CONCEPTS for name in mosaic.names)
+        assert mosaic.names == tuple(NEAREST.get(name, name) for name in game)
+    first, second = (np.asarray(mosaic.image) for mosaic in mosaics[:2])
+    assert first.shape == (224, 224, 3) and not np.array_equal(first, second)
+    again = world_mosaics(count=1)[0]
+    assert np.array_equal(again.image, first)
+    assert not np.array_equal(world_mosaics(count=1, seed=1)[0].image, first)
+    assert mosaics[0].names[0] == "tropical fish" and mosaics[0].own(2) == [0, 0, 1]
