@@ -16,6 +16,8 @@ TRUE, FALSE, UNKNOWN = 1, 0, -1
 LATER = (0.4, 0.2, 0.1, 0.3)  # shares of scenes of one to four things
 EARLY = (0.76, 0.12, 0.06, 0.06)
 RELATIONS = 0.4  # of the captions of several things
+TWINS = 16  # scenes that come again with two things in each other's place, of 128
+RELATIONS_OF_TWINS = 0.75  # of their captions: nothing else tells them apart
 REDUCED = 4  # one image of so many is also shown with more patches hidden
 NAMES = tuple(CONCEPTS)
 GROUPS = {n: [m for m in NAMES if CONCEPTS[m].group == CONCEPTS[n].group] for n in NAMES}
@@ -75,7 +77,16 @@ class Batches(torch.utils.data.Dataset):
             sample_scene([self.seed, step, k], things=int(count), canvas=recipe.canvas)
             for k, count in enumerate(counts)
         ]
-        own = [sample_caption(rng, s.things, s.background, relations=RELATIONS) for s in scenes]
+        related = np.full(size, RELATIONS)
+        if informing:
+            pairs = TWINS * size // 128
+            for k in range(pairs):
+                scenes[2 * k : 2 * k + 2] = twins(rng, [self.seed, step, 2 * k], recipe.canvas)
+            related[: 2 * pairs] = RELATIONS_OF_TWINS
+        own = [
+            sample_caption(rng, s.things, s.background, relations=share)
+            for s, share in zip(scenes, related, strict=True)
+        ]
         hard = [
             (k, edited)
             for k, scene in enumerate(scenes)
@@ -144,6 +155,13 @@ class Batches(torch.utils.data.Dataset):
         if caption not in self.tokens:
             self.tokens[caption] = self.tokenizer.encode(caption).ids
         return self.tokens[caption]
+
+
+def twins(rng: np.random.Generator, seed: list[int], canvas: int) -> list[Scene]:
+    """A scene of two to four things, and the same with two of them in each other's place."""
+    names = [NAMES[k] for k in rng.choice(len(NAMES), rng.integers(2, 5), replace=False)]
+    swapped = [names[1], names[0], *names[2:]]
+    return [sample_scene(seed, things=each, canvas=canvas) for each in (names, swapped)]
 
 
 def truth_of(caption: Caption, scene: Scene) -> int:
