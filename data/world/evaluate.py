@@ -1,14 +1,15 @@
 """Measure a demo model on held-out scenes: `python data/world/evaluate.py FOLDER`.
 
-Every measure is a share of scenes with its binomial standard error, against exact truth. The scenes
-are drawn from seeds that no training run uses.
+Every measure is a mean over scenes with its standard error, against exact truth. The scenes are
+drawn from seeds that no training run uses. `--write` keeps the measures beside the weights, as
+evaluation.json, of which `card.py` makes a model card.
 """
 
 import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from fixlip.demo.phrases import COUNTS, INVERSE, Caption, Phrase
 from fixlip.demo.pictograms import HELD_OUT_STYLE, STYLES
 from fixlip.demo.sampling import sample_scene
 from fixlip.demo.world import Scene
-from fixlip.files import user_path
+from fixlip.files import atomic, user_path
 
 SEED = 10**9  # training runs use their own, small, seed
 OPENMOJI = Path(__file__).parents[1] / "openmoji"
@@ -29,16 +30,24 @@ OPENMOJI = Path(__file__).parents[1] / "openmoji"
 
 @dataclass(frozen=True)
 class Measure:
-    """A share of ``count`` independent scenes."""
+    """A mean over ``count`` scenes (or things in them) and its standard error.
+
+    The aim is met by a mean that is as good or better: larger, or smaller where ``most``.
+    """
 
     name: str
-    share: float
+    value: float
+    stderr: float
     count: int
-    aim: str = ""
+    aim: float | None = None
+    most: bool = False
 
     @property
-    def stderr(self) -> float:
-        return math.sqrt(max(self.share * (1 - self.share), 0) / self.count)
+    def met(self) -> bool | None:
+        """Whether the aim is met; None without one."""
+        if self.aim is None:
+            return None
+        return self.value <= self.aim if self.most else self.value >= self.aim
 
 
 class Evaluation:
@@ -47,16 +56,27 @@ class Evaluation:
     def __init__(self, folder: Path, scenes: int) -> None:
         self.encoder = fixlip.load(folder, device="cpu")
         self.scenes, self.measures = scenes, []
+        self.concepts: dict[str, float] = {}  # the zero-shot accuracy of each
         self.canvas = self.encoder.image(np.zeros((112, 112, 3), np.uint8)).picture.shape[0]
 
     def draw(self, stream: int, count: int | None = None, **options) -> list[Scene]:
         options = {"things": options.pop("things", 1), "canvas": self.canvas} | options
         return [sample_scene([SEED, stream, k], **options) for k in range(count or self.scenes)]
 
-    def add(self, name: str, right: Sequence[bool] | np.ndarray, aim: str = "") -> None:
-        right = np.asarray(right, float)
-        self.measures.append(Measure(name, float(right.mean()), len(right), aim))
-        print(line(self.measures[-1]), flush=True)
+    def add(
+        self,
+        name: str,
+        values: Sequence[float] | np.ndarray,
+        aim: float | None = None,
+        *,
+        most: bool = False,
+    ) -> None:
+        """Add the mean of values, one per scene (whether it is right, or a share)."""
+        values = np.asarray(values, float)
+        stderr = values.std(ddof=1) / math.sqrt(len(values))
+        measure = Measure(name, float(values.mean()), float(stderr), len(values), aim, most)
+        self.measures.append(measure)
+        print(line(measure), flush=True)
 
     @torch.no_grad()
     def images(self, scenes: Sequence[Scene], masks: torch.Tensor | None = None) -> torch.Tensor:
@@ -99,20 +119,26 @@ def zero_shot(e: Evaluation) -> None:
         truth = torch.tensor([NAMES.index(scene.things[0].name) for scene in scenes])
         return ((images @ classes.T).argmax(1) == truth).numpy()
 
-    scenes = e.draw(0, 2 * e.scenes)
+    repeats = max(1, 2 * e.scenes // len(NAMES))  # scenes of each concept
+    scenes = [
+        sample_scene([SEED, 0, k], things=[name], canvas=e.canvas)
+        for k, name in enumerate(NAMES * repeats)
+    ]
     found = right(scenes, e.images(scenes))
-    e.add("zero-shot among 254 things, training styles", found, ".98")
+    e.concepts = dict(zip(NAMES, found.reshape(repeats, -1).mean(0).tolist(), strict=True))
+    e.add("zero-shot among 254 things, training styles", found, 0.98)
     for style in STYLES:
         mine = [scene.things[0].style == style for scene in scenes]
         e.add(f"zero-shot, {style}", found[mine])
     n = e.encoder.image(scenes[0].image).n
-    order = np.random.default_rng([SEED, 1]).random((e.scenes, n)).argsort(1)
+    some = np.random.default_rng([SEED, 13]).permutation(len(scenes))[: e.scenes]
+    scenes = [scenes[k] for k in some]
+    order = np.random.default_rng([SEED, 1]).random((len(scenes), n)).argsort(1)
     masks = torch.from_numpy(order < n // 2)
-    scenes = scenes[: e.scenes]
-    e.add("zero-shot, half of the patches hidden", right(scenes, e.images(scenes, masks)), ".88")
+    e.add("zero-shot, half of the patches hidden", right(scenes, e.images(scenes, masks)), 0.88)
     for name, style, aim in (
-        ("EmojiTwo", HELD_OUT_STYLE, ".60"),
-        ("OpenMoji", OPENMOJI, "as it is"),
+        ("EmojiTwo", HELD_OUT_STYLE, 0.60),
+        ("OpenMoji", OPENMOJI, None),
     ):
         scenes = e.draw(2, styles=(style,))
         e.add(f"zero-shot, {name} (never seen)", right(scenes, e.images(scenes)), aim)
@@ -136,8 +162,8 @@ def retrieval(e: Evaluation) -> None:
         return Caption(tuple(Phrase(str(name)) for name in names))
 
     for name, make, aim in (
-        ("retrieval among 64 random captions, four things", other, ""),
-        ("retrieval among 64 hard captions, four things", replaced, ".92"),
+        ("retrieval among 64 random captions, four things", other, None),
+        ("retrieval among 64 hard captions, four things", replaced, 0.92),
     ):
         captions = [c for s in scenes for c in (full(s), *(make(s) for _ in range(63)))]
         texts = e.texts(captions).view(len(scenes), 64, -1)
@@ -170,7 +196,7 @@ def swaps(e: Evaluation) -> None:
             wrong = int(rng.choice([c for c in COUNTS.values() if c != number]))
             true, false = (Caption((Phrase(names[0], c),)) for c in (number, wrong))
             cases["count"].append((scene, true, false))
-    for name, aim in (("replacement", ".98"), ("relation", ".90"), ("count", "")):
+    for name, aim in (("replacement", 0.98), ("relation", 0.90), ("count", None)):
         e.add(f"{name} swap", e.preferred(*zip(*cases[name][: e.scenes], strict=True)), aim)
 
 
@@ -208,18 +234,16 @@ def monotony(e: Evaluation) -> None:
         bits = rng.permutation(2**text.n)[:m] if text.n <= 12 else rng.integers(2**text.n, size=m)
         masks = (bits[:, None] >> np.arange(text.n) & 1).astype(bool)
         share.append(float(((text.embed(masks) @ whole) > score + 1e-6).float().mean()))
-    aims = {"no words": ".005", "a random half of the words": ".03"}
-    aims |= {"no patches": ".01", "a random half of the patches": ".10"}
+    aims = {"no words": 0.005, "a random half of the words": 0.03}
+    aims |= {"no patches": 0.01, "a random half of the patches": 0.10}
     for name, found in above.items():
-        e.add(f"{name} above everything", found, f"at most {aims[name]}")
-    mean, spread = np.mean(share), np.std(share, ddof=1) / math.sqrt(len(share))
-    e.measures.append(Measure("sub-captions above the full one", float(mean), len(share), ".03"))
-    print(f"{line(e.measures[-1])} (its standard error over scenes is {spread:.4f})", flush=True)
+        e.add(f"{name} above everything", found, aims[name], most=True)
+    e.add("share of sub-captions above the full one", share, 0.03, most=True)
 
 
 def places(e: Evaluation) -> None:
     """The positive interactions of each thing's name that lie inside its box."""
-    for count, aim in zip((1, 2, 3, 4), (".95", ".92", ".88", ".85"), strict=True):
+    for count, aim in zip((1, 2, 3, 4), (0.95, 0.92, 0.88, 0.85), strict=True):
         found, top = [], []
         scenes = [s for s in e.draw(10 + count, 60, things=count) if len(full(s).phrases) == count]
         for scene in scenes[:24]:
@@ -239,9 +263,9 @@ def places(e: Evaluation) -> None:
                 )
                 found.append(float(cross[inside].sum() / cross.sum()) if cross.any() else 0.0)
                 top.append(bool(inside.ravel()[cross.argmax()]))
-        mean, spread = np.mean(found), np.std(found, ddof=1) / math.sqrt(len(found))
-        e.measures.append(Measure(f"mass in the box, {count} things", mean, len(found), aim))
-        print(f"{line(e.measures[-1])} (s.e. {spread:.3f}; largest inside {np.mean(top):.3f})")
+        things = "one thing" if count == 1 else f"{count} things"
+        e.add(f"mass inside the named thing's box, {things}", found, aim)
+        e.add(f"largest patch inside the box, {things}", top)
 
 
 PARTS: dict[str, Callable[[Evaluation], None]] = {
@@ -256,8 +280,10 @@ PARTS: dict[str, Callable[[Evaluation], None]] = {
 
 def line(measure: Measure) -> str:
     """A measure as a line of plain text."""
-    value = f"{measure.share:.4f} +- {measure.stderr:.4f} (n = {measure.count})"
-    return f"{measure.name:<52} {value}{'  aim ' * bool(measure.aim)}{measure.aim}"
+    text = f"{measure.name:<52} {measure.value:.4f} ± {measure.stderr:.4f} (n = {measure.count})"
+    if measure.aim is None:
+        return text
+    return f"{text}  aim: {'at most ' * measure.most}{measure.aim:g}{'' if measure.met else ', no'}"
 
 
 def main() -> None:
@@ -271,12 +297,18 @@ def main() -> None:
     evaluation = Evaluation(options.folder, options.scenes)
     for name in options.only:
         PARTS[name](evaluation)
+    found = evaluation.measures
     if options.write:
-        entries = {
-            m.name: {"share": round(m.share, 4), "stderr": round(m.stderr, 4), "count": m.count}
-            for m in evaluation.measures
+        rows = [
+            asdict(m) | {"value": round(m.value, 4), "stderr": round(m.stderr, 4)} for m in found
+        ]
+        parts = {
+            "measures": rows,
+            "concepts": {k: round(v, 4) for k, v in evaluation.concepts.items()},
         }
-        (options.folder / "evaluation.json").write_text(json.dumps(entries, indent=2) + "\n")
+        text = json.dumps(parts, indent=1) + "\n"
+        with atomic(options.folder / "evaluation.json") as file:
+            file.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -56,3 +56,19 @@ def test_weights_alone_are_gone_on_from(tmp_path):
     train("demo-clip", tmp_path, "--restart", "2")
     head, *_, last = (tmp_path / "train_log.jsonl").read_text().splitlines()
     assert json.loads(head)["restarts"] == [2] and json.loads(last)["step"] == 4
+
+
+@pytest.mark.slow
+def test_a_card_has_what_was_measured(tmp_path):
+    train("demo-clip", tmp_path)
+    programs = root() / "data" / "world"
+    measuring = [programs / "evaluate.py", tmp_path, "--scenes", "4", "--write"]
+    for command in ([*measuring, "--only", "swaps", "monotony"], [programs / "card.py", tmp_path]):
+        environment = os.environ | {"PYTHONPATH": str(root())}
+        subprocess.run([sys.executable, *map(str, command)], env=environment, check=True)
+    measures = json.loads((tmp_path / "evaluation.json").read_text())["measures"]
+    card = (tmp_path / "README.md").read_text()
+    assert "4 of 6,000 steps" in card and len(measures) == 8
+    for found in measures:
+        assert f"| {found['name']} | {found['value']:.3f} ± {found['stderr']:.3f} |" in card
+        assert 0 <= found["value"] <= 1 and found["count"] == 4
