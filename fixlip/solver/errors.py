@@ -34,7 +34,7 @@ GROUPS = 48  # groups of masks per side
 MAX_LEVERAGE = 0.8  # degrees of freedom per different mask; above, residuals are too small
 MIN_LEFT = 12  # different masks beyond the terms without a penalty
 SMALL_GAME = 64  # masks: part of a game of no more has error bars that are too small
-MIN_KEPT = 0.25  # of the freedom of a game's pairs; below, a penalty was chosen by chance
+MIN_KEPT = 10  # pairs that a game's penalty leaves; with fewer, it was chosen by chance
 NEARLY_ALL = 16  # masks: with fewer left out, the error is not that of a random sample
 MIN_TOGETHER = 10  # masks, on average, with both players of a pair in the rarer state
 DRAWS = 32  # draws from the prior from which the bias of a penalty is simulated
@@ -286,19 +286,20 @@ def warn_of_chosen(design: Design, part: LeastSquares, ridge: float) -> None:
     """Warn where one game's own values chose a penalty that leaves little of its pairs.
 
     One target says little of how large its pairs are, and bars count the penalty's bias only as far
-    as that size is right. White noise of 10 players, 300 masks: 95 % intervals of pairs covered
-    .91 to 1 above `MIN_KEPT`, .07 to .42 below; from a sample of most masks, .6 to .8 below twice
-    that.
+    as that size is right. White noise of 10 players, 300 masks: 95 % intervals of pairs covered .91
+    to 1 above `MIN_KEPT`, as little as .07 below; from 700 of the 1,024 masks, .6 to .8 where less
+    than half of the pairs' freedom was left.
     """
     if not part.columns.count or not ridge:
         return
     left = float(part.kept(ridge).sum()) if len(part.values) else 0.0
-    if left < MIN_KEPT * (1 + (design.trust > 0)) * part.columns.count:
+    count = part.columns.count
+    if left < (count / 2 if design.trust else min(MIN_KEPT, count / 4)):
         design.warn(
             "errors",
-            f"the penalty took most of the {part.columns.count} interactions for noise (of their "
-            f"freedom, {left / part.columns.count:.0%} is left): if they are none, error bars are "
-            "too small. Use more masks, or ridge=0, whose error bars hold.",
+            f"the penalty took most of the {count} interactions for noise (of their freedom, "
+            f"{left / count:.0%} is left): if they are none, error bars are too small. Use more "
+            "masks, or ridge=0, whose error bars hold.",
         )
 
 
