@@ -229,9 +229,10 @@ def train(
     batches = torch.utils.data.DataLoader(
         Batches(recipe, seed), batch_size=None, sampler=range(first, last), num_workers=1
     )
-    log = path.open("w")
-    log.write(json.dumps({"name": name, "seed": seed, **asdict(recipe)}) + "\n")
-    log.writelines(line + "\n" for line in lines)
+    head = json.dumps({"name": name, "seed": seed, **asdict(recipe)})
+    with atomic(path) as file:
+        file.write("".join(f"{line}\n" for line in [head, *lines]).encode())
+    log = path.open("a")
     model.train()
     losses, started, begun = [], _cpu_seconds(), time.monotonic()
     for step, batch in zip(range(first, last), batches, strict=True):
