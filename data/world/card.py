@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from textwrap import fill
 
+from evaluate import Measure
 from recipes import RECIPES
 
 from fixlip.demo.concepts import CONCEPTS
@@ -22,7 +23,8 @@ def card(folder: Path) -> str:
     started = f" It started from {recipe.start_from}'s weights." if recipe.start_from else ""
     stages = len(head["restarts"]) + 1
     parts = f", in {stages} parts that went on from half-precision weights" if stages > 1 else ""
-    missed = [m["name"] for m in found["measures"] if m["aim"] is not None and not met(m)]
+    measures = [Measure(**measure) for measure in found["measures"]]
+    missed = [measure.name for measure in measures if measure.met is False]
     worst = sorted(found["concepts"].items(), key=lambda item: item[1])[:WORST]
     loss = "CLIP's softmax" if recipe.kind == "clip" else "SigLIP's sigmoid"
     facts = [
@@ -39,7 +41,7 @@ def card(folder: Path) -> str:
         "## Measures",
         "On scenes that no training run has seen (`data/world/evaluate.py`): mean, standard error, "
         "n.",
-        "\n".join(["| measure | | n | aim |", "|---|---|---|---|", *map(row, found["measures"])]),
+        "\n".join(["| measure | | n | aim |", "|---|---|---|---|", *map(row, measures)]),
         f"Not reached: {'; '.join(missed)}." if missed else "All aims are reached.",
         f"The things known worst (share of single ones found among all {len(CONCEPTS)}): "
         + ", ".join(f"{concept} {share:.2f}" for concept, share in worst)
@@ -49,19 +51,11 @@ def card(folder: Path) -> str:
     return "\n\n".join([f"# {name}", *lines]) + "\n"
 
 
-def met(measure: dict) -> bool:
-    """Whether a measure with an aim reaches it."""
-    value, aim = measure["value"], measure["aim"]
-    return value <= aim if measure["most"] else value >= aim
-
-
-def row(measure: dict) -> str:
+def row(measure: Measure) -> str:
     """A measure as a row of the table."""
-    aim = "" if measure["aim"] is None else f"{'at most ' * measure['most']}{measure['aim']:g}"
-    if aim and not met(measure):
-        aim += ", missed"
-    value = f"{measure['value']:.3f} ± {measure['stderr']:.3f}"
-    return f"| {measure['name']} | {value} | {measure['count']:,} | {aim} |"
+    goal = f"{measure.goal}, missed" if measure.met is False else measure.goal
+    value = f"{measure.value:.3f} ± {measure.stderr:.3f}"
+    return f"| {measure.name} | {value} | {measure.count:,} | {goal} |"
 
 
 def main() -> None:

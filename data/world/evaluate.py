@@ -49,6 +49,11 @@ class Measure:
             return None
         return self.value <= self.aim if self.most else self.value >= self.aim
 
+    @property
+    def goal(self) -> str:
+        """The aim in words, "" without one."""
+        return "" if self.aim is None else f"{'at most ' * self.most}{self.aim:g}"
+
 
 class Evaluation:
     """The measures of one model, on `scenes` scenes each."""
@@ -283,7 +288,7 @@ def line(measure: Measure) -> str:
     text = f"{measure.name:<52} {measure.value:.4f} ± {measure.stderr:.4f} (n = {measure.count})"
     if measure.aim is None:
         return text
-    return f"{text}  aim: {'at most ' * measure.most}{measure.aim:g}{'' if measure.met else ', no'}"
+    return f"{text}  aim: {measure.goal}{'' if measure.met else ', no'}"
 
 
 def main() -> None:

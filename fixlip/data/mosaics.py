@@ -161,10 +161,8 @@ def _mosaic(
         target = user_path(keep) / f"{name}{'.jpg' if jpeg else '.png'}"
         if target.is_file():
             return target
-    canvas = Image.new("RGB", (2 * TILE, 2 * TILE))
-    for k, path in enumerate(paths):
-        tile = open_image(path).resize((TILE, TILE), Image.Resampling.BILINEAR)
-        canvas.paste(tile, (k % 2 * TILE, k // 2 * TILE))
+    size = (TILE, TILE)
+    canvas = _joined([open_image(path).resize(size, Image.Resampling.BILINEAR) for path in paths])
     for _ in range(max(jpeg, 1)):
         packed = io.BytesIO()
         canvas.save(packed, "JPEG" if jpeg else "PNG")
@@ -174,6 +172,15 @@ def _mosaic(
     with atomic(target) as file:
         file.write(packed.getvalue())
     return target
+
+
+def _joined(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Four square pictures of one size as the quadrants of another, row by row."""
+    width = tiles[0].width
+    canvas = Image.new("RGB", (2 * width, 2 * width))
+    for k, tile in enumerate(tiles):
+        canvas.paste(tile, (k % 2 * width, k // 2 * width))
+    return canvas
 
 
 def demo_mosaics(folder: str | Path | None = None) -> list[Mosaic]:
@@ -225,14 +232,14 @@ def world_mosaics(
     ('cat tropical fish airplane', [0, 1, 1, 2], (224, 224))
     """
     integer("count", count)
-    mosaics = []
+    seed, mosaics = checks.seed(seed), []
     for game in PUBLISHED_GAMES:
         names = tuple(NEAREST.get(name, name) for name in game)
         for i in range(count):
-            image = Image.new("RGB", (2 * canvas, 2 * canvas))
-            for k, name in enumerate(names):
-                place = [checks.seed(seed), *name.encode(), i]
-                scene = sample_scene(place, things=[name], styles=styles, canvas=canvas)
-                image.paste(scene.image, (k % 2 * canvas, k // 2 * canvas))
+            tiles = [
+                sample_scene([seed, *name.encode(), i], things=[name], styles=styles, canvas=canvas)
+                for name in names
+            ]
+            image = _joined([scene.image for scene in tiles])
             mosaics.append(Mosaic(f"{'-'.join(names)}-{i:02d}".replace(" ", "_"), image, names))
     return mosaics
